@@ -1,0 +1,405 @@
+"""Every knob of the project: dataclasses, presets and the command line. Imports no torch.
+
+Field comments are the command-line help. Precedence: default < preset < flag.
+Run `python config.py` to see the presets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+REST = 0  # token: nothing sounds on this step
+HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
+MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it would read as a rest
+
+VAE_FILE = "riff_vae.pth"
+DIFFUSION_FILE = "latent_diffusion.pth"
+LONG_FILE = "generated_riff_long.mid"
+
+
+class UserError(Exception):
+    """Something the user can mend. The text is one line: what was given, what is allowed, what to do next."""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise UserError(message)
+
+
+# ---------------------------------------------------------------- one dataclass per concern
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How two bars of music become tokens; stored in every checkpoint."""
+
+    bars: int = 2  # length of one riff in bars of 4/4
+    steps_per_beat: int = 4  # grid: 4 steps per quarter note are sixteenths
+    hold_token: bool = True  # True: token 128 carries a note on, so repeated notes survive; False: sounding steps repeat their pitch
+    policy: Literal["lowest", "highest", "reject"] = "lowest"  # which note of a chord becomes the line; reject refuses riffs with chords
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.bars <= 64, f"--bars {self.bars}: a riff has 1 to 64 bars")
+        _require(1 <= self.steps_per_beat <= 24, f"--steps-per-beat {self.steps_per_beat}: give 1 to 24 steps per quarter note")
+
+    @property
+    def steps_per_bar(self) -> int:
+        return 4 * self.steps_per_beat
+
+    @property
+    def steps(self) -> int:
+        """Length of a token sequence."""
+        return self.bars * self.steps_per_bar
+
+    @property
+    def vocab_size(self) -> int:
+        """Rest, 127 pitches and, if used, hold."""
+        return HOLD + 1 if self.hold_token else MAX_PITCH + 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which files are used, and how they are split and augmented."""
+
+    data: str = "midi_riffs"  # folder of .mid / .midi riffs, searched with its subfolders
+    max_bars: int = 8  # files with more bars than this are songs, not riffs, and are refused; 0 takes any length
+    min_notes: int = 1  # a riff with fewer note onsets is refused
+    low: int = 28  # lowest MIDI pitch accepted (28 is the low E of a bass)
+    high: int = 88  # highest MIDI pitch accepted (88 is fret 24 of the thin string)
+    grid_tolerance: float = 0.3  # an onset further than this from its step is off the grid, in steps (0 to 0.5)
+    max_off_grid: float = 0.1  # share of off-grid onsets above which a riff is refused, 0 to 1
+    holdout: float = 0.15  # share of the songs held out for validation, 0 to 0.9
+    split_seed: int = 0  # decides which songs are held out; kept apart from --seed so that runs can be compared
+    transpose: int = 5  # augmentation: each example of each epoch is shifted by -N..N semitones, inside the range below
+    transpose_low: int = 38  # augmentation never goes below this pitch (38 is the low D of drop D), nor below the riff's own lowest
+    transpose_high: int = 86  # nor above this one (86 is fret 22 of the thin string)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
+        _require(1 <= self.low <= self.high <= MAX_PITCH, f"--low {self.low} --high {self.high}: need 1 <= low <= high <= 127")
+        _require(0 < self.grid_tolerance <= 0.5, f"--grid-tolerance {self.grid_tolerance}: give steps, above 0 and up to 0.5")
+        _require(0 <= self.max_off_grid <= 1, f"--max-off-grid {self.max_off_grid}: give a share from 0 to 1")
+        _require(self.max_bars >= 0, f"--max-bars {self.max_bars}: give 0 (any length) or more")
+        _require(self.min_notes >= 1, f"--min-notes {self.min_notes}: give 1 or more")
+        _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
+        _require(self.split_seed >= 0, f"--split-seed {self.split_seed}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of the riff VAE: with TokenizerConfig, all that is needed to rebuild it."""
+
+    embed_size: int = 64  # size of a token embedding
+    encoder_size: int = 160  # hidden units of the encoder GRU, per direction
+    decoder_size: int = 192  # hidden units of the decoder GRU
+    z_size: int = 32  # size of the latent vector
+    position_size: int = 16  # size of the embedding of a step's place in the bar and in the riff; 0 for none
+
+    def __post_init__(self) -> None:
+        for name in ("embed_size", "encoder_size", "decoder_size", "z_size"):
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more")
+        _require(self.position_size >= 0, f"--position-size {self.position_size}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class VAETrainConfig:
+    """How the VAE is trained. Both loss parts are in nats per riff."""
+
+    steps: int = 1500  # optimizer steps in all
+    batch_size: int = 64  # riffs per step, over all processes
+    lr: float = 2e-3  # peak learning rate of Adam
+    lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
+    warmup: int = 50  # steps over which the learning rate rises from 0
+    grad_clip: float = 1.0  # largest gradient norm
+    weight_decay: float = 0.0  # decoupled weight decay (AdamW)
+    beta: float = 0.05  # weight of the KL term; light, because the diffusion model is the prior
+    beta_anneal: int = 300  # steps over which beta rises linearly from 0
+    free_bits: float = 0.0  # KL below this many bits per riff costs nothing
+    word_dropout: float = 0.2  # share of decoder inputs replaced by the start token, so that z must carry the riff
+    scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        _require(self.beta >= 0, f"--beta {self.beta}: give 0 or more")
+        _require(self.beta_anneal >= 0, f"--beta-anneal {self.beta_anneal}: give 0 or more steps")
+        _require(self.free_bits >= 0, f"--free-bits {self.free_bits}: give 0 or more bits")
+        _require(0 <= self.word_dropout <= 1, f"--word-dropout {self.word_dropout}: give a share from 0 to 1")
+        _require(0 <= self.scheduled_sampling <= 1, f"--scheduled-sampling {self.scheduled_sampling}: give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The denoiser and its noise schedule: all that is needed to rebuild it, given z_size."""
+
+    hidden_size: int = 256  # width of the denoiser
+    blocks: int = 4  # residual blocks
+    num_timesteps: int = 1000  # length T of the noise schedule
+    schedule: Literal["cosine", "linear"] = "cosine"  # shape of alphas_cumprod; both end near zero at any T
+    prediction_type: Literal["eps", "x0", "v"] = "v"  # what the denoiser predicts
+
+    def __post_init__(self) -> None:
+        _require(self.hidden_size >= 2 and self.hidden_size % 2 == 0, f"--hidden-size {self.hidden_size}: give an even number, 2 or more")
+        _require(self.blocks >= 1, f"--blocks {self.blocks}: give 1 or more")
+        _require(self.num_timesteps >= 10, f"--num-timesteps {self.num_timesteps}: give 10 or more")
+
+
+@dataclass(frozen=True)
+class DiffusionTrainConfig:
+    """How the denoiser is trained."""
+
+    steps: int = 6000  # optimizer steps in all
+    batch_size: int = 256  # latents per step, over all processes
+    lr: float = 1e-3  # peak learning rate of Adam
+    lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
+    warmup: int = 100  # steps over which the learning rate rises from 0
+    grad_clip: float = 1.0  # largest gradient norm
+    weight_decay: float = 0.0  # decoupled weight decay (AdamW)
+    ema_decay: float = 0.999  # decay of the averaged weights that sampling uses
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        _require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
+
+
+def _check_training(train: VAETrainConfig | DiffusionTrainConfig) -> None:
+    _require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
+    _require(train.batch_size >= 1, f"--batch-size {train.batch_size}: give 1 or more")
+    _require(train.lr > 0, f"--lr {train.lr}: give a number above 0")
+    _require(0 <= train.lr_final <= 1, f"--lr-final {train.lr_final}: give a share from 0 to 1")
+    _require(train.warmup >= 0, f"--warmup {train.warmup}: give 0 or more steps")
+    _require(train.grad_clip > 0, f"--grad-clip {train.grad_clip}: give a number above 0")
+    _require(train.weight_decay >= 0, f"--weight-decay {train.weight_decay}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and how it is executed; nothing here changes what a model is."""
+
+    run_dir: str = ""  # folder of the run; default runs/<preset>
+    seed: int = 0  # with the same seed, the same command gives the same bytes
+    device: str = "auto"  # auto, cpu, cuda or mps; auto takes a GPU if there is one
+    threads: int = 0  # CPU threads; 0 measures whether two are faster than one, and says so
+    dry_run: bool = False  # print the resolved config and stop
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
+        _require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
+        devices = ("auto", "cpu", "cuda", "mps")
+        _require(self.device.split(":")[0] in devices, f"--device {self.device}: choose from {', '.join(devices)}")
+
+
+@dataclass(frozen=True)
+class TrainRunConfig(RunConfig):
+    """What the train scripts share."""
+
+    restart: bool = False  # start over; the checkpoints that are there are kept under another name
+    log_interval: int = 50  # steps between two lines of the log
+    eval_interval: int = 100  # steps between two evaluations on the held-out songs
+    save_interval: int = 200  # steps between two saves of the state to resume from
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("log_interval", "eval_interval", "save_interval"):
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more steps")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How latents are drawn and decoded."""
+
+    prior: Literal["diffusion", "normal"] = "diffusion"  # where z comes from: the trained diffusion model, or N(0, I)
+    sampling_steps: int = 50  # denoising steps, 1 to the length of the schedule
+    eta: float = 0.0  # noise added while denoising: 0 is DDIM, 1 is DDPM
+    temperature: float = 1.0  # of the token distribution; 0 takes the likeliest token
+    rest_penalty: float = 0.0  # subtracted from the logit of the rest token (taste; 1 to 4 makes riffs busier)
+    top_k: int = 0  # keep only the k likeliest tokens; 0 keeps all
+    top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, f"--temperature {self.temperature}: give 0 (likeliest token) or more, usually 0.8 to 1.3")
+        _require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
+        _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
+        _require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
+        _require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
+
+
+# ---------------------------------------------------------------- one dataclass per script
+
+
+@dataclass(frozen=True)
+class TrainVAE:
+    """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
+
+    preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
+    init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    dataset: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: VAEConfig = field(default_factory=VAEConfig)
+    train: VAETrainConfig = field(default_factory=VAETrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainDiffusion:
+    """Train the latent diffusion model on the latents of the run's VAE. Run the same command again to resume."""
+
+    preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
+    init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
+    data: str = ""  # folder of riffs; default: the one the VAE was trained on
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Write new riffs: one MIDI file each, and all of them in a row in one long file."""
+
+    preset: str = "riff_2bar"  # which run to use, if --run-dir is not given
+    num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
+    seeds: str = ""  # the seeds themselves instead, such as 0-15 or 3,8,20-24; seed 7 is the same riff in any batch
+    output_dir: str = ""  # where to write; default: the run folder
+    bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
+    program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
+    run: RunConfig = field(default_factory=RunConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.num_outputs <= 100_000, f"--num-outputs {self.num_outputs}: give 1 to 100000")
+        _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
+        _require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
+
+
+# ---------------------------------------------------------------- presets: differences from the defaults, smallest first
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "riff_2bar_tiny": {  # seconds, for a first look and for the tests; its riffs are rough
+        "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
+        "diffusion.hidden_size": 64, "diffusion.blocks": 2, "train_diffusion.steps": 400, "train_diffusion.ema_decay": 0.99,
+    },
+    "riff_2bar_plain": {"tokenizer.hold_token": False},  # the first reference document's tokens: equal neighbours join
+    "riff_2bar": {},
+}  # fmt: skip
+
+# Where a preset's section lives in each script's dataclass.
+_SECTIONS: dict[type, dict[str, str]] = {
+    TrainVAE: {"dataset": "dataset", "tokenizer": "tokenizer", "model": "model", "train_vae": "train"},
+    TrainDiffusion: {"diffusion": "model", "train_diffusion": "train"},
+    Generate: {"sample": "sample"},
+}
+
+Script = TypeVar("Script")
+
+
+def preset_options(script: type[Script], preset: str) -> Script:
+    """The options of a script under a preset, before any flag.
+
+    Args:
+        script: TrainVAE, TrainDiffusion or Generate.
+        preset: a key of PRESETS.
+
+    Raises:
+        UserError: the preset does not exist.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
+    options = script(preset=preset)  # type: ignore[call-arg]
+    for key, value in PRESETS[preset].items():
+        section, name = key.split(".")
+        where = _SECTIONS[script].get(section)
+        if where is not None:
+            part = dataclasses.replace(getattr(options, where), **{name: value})
+            options = dataclasses.replace(options, **{where: part})  # type: ignore[type-var]
+    return options
+
+
+def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Script:
+    """Read a script's command line: default < preset < flag.
+
+    Raises:
+        UserError: a value out of its range, or an unknown preset.
+        SystemExit: an unknown flag (2, with a suggestion) or --help (0).
+    """
+    import tyro
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    preset = next(f.default for f in dataclasses.fields(script) if f.name == "preset")  # type: ignore[arg-type]
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            preset = argv[i + 1]
+        elif word.startswith("--preset="):
+            preset = word.partition("=")[2]
+    default = preset_options(script, preset)
+    description = (script.__doc__ or "").strip()
+    options = tyro.cli(script, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,), description=description)
+    run: RunConfig = options.run  # type: ignore[attr-defined]
+    if not run.run_dir:
+        run = dataclasses.replace(run, run_dir=str(Path("runs") / options.preset))  # type: ignore[attr-defined]
+        options = dataclasses.replace(options, run=run)  # type: ignore[type-var]
+    return options
+
+
+def format_options(options: Any, indent: str = "") -> str:
+    """The resolved options as indented text, one per line (what --dry-run prints)."""
+    lines = []
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        if dataclasses.is_dataclass(value):
+            lines += [f"{indent}{f.name}:", format_options(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{f.name}: {value}")
+    return "\n".join(lines)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `0-3,8` as [0, 1, 2, 3, 8].
+
+    Raises:
+        UserError: the text is not a list of seeds and ranges, names a seed twice, or names over 100000.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UserError(f"--seeds {text}: give seeds and ranges such as 0-15 or 3,8,20-24")
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low or high - low >= 100_000:
+            raise UserError(f"--seeds {text}: the range {part.strip()} is empty or over 100000 long")
+        seeds += range(low, high + 1)
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text}: a seed is named twice; each seed is one riff")
+    return seeds
+
+
+def run_script(main: Callable[[Sequence[str]], int]) -> None:
+    """Run a script's main and end the process: 0 done, 1 something asked for was refused, 2 could not start.
+
+    A user's mistake, a full disk or a file that may not be read costs one line on standard error, never a traceback.
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader (head, less) went away
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(f"{name}: the system refused{place}: {error.strerror or error}; nothing was overwritten", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    for preset_name, differences in PRESETS.items():
+        shown = ", ".join(f"{k}={v}" for k, v in differences.items()) or "(all defaults)"
+        print(f"{preset_name:18s} {shown}")
