@@ -153,7 +153,7 @@ def parse_midi(data: bytes, path: str = "") -> MidiFile:
     """
     if not data:
         raise MidiError("unreadable", "the file is empty")
-    if data[:4] != b"MThd":
+    if data[:4] != b"MThd":  # a RIFF-wrapped (.rmi) file is refused here as well
         raise MidiError("unreadable", "not a MIDI file (no MThd at its start)")
     if len(data) < 14:
         raise MidiError("unreadable", "cut off inside its header")
@@ -196,9 +196,7 @@ def _read_track(track) -> MidiTrack:
     end = start + np.maximum(notes["duration"].astype(np.int64), 1)
     order = np.lexsort((pitch, start))
     velocity = notes["velocity"].astype(np.int64)
-    # A program byte of 128 or more is not MIDI; two songs of the field's data have one. Its low 7 bits would be a guess.
-    program = track.program if 0 <= track.program <= 127 else 0
-    return MidiTrack(track.name.strip(), program, bool(track.is_drum), start[order], end[order], pitch[order], velocity[order])
+    return MidiTrack(track.name.strip(), track.program, bool(track.is_drum), start[order], end[order], pitch[order], velocity[order])
 
 
 def _from_zero(events: list, default: tuple) -> list:

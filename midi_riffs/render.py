@@ -1,7 +1,7 @@
 """Render riffs.txt, the notation our riffs were written in, to the MIDI files of this folder.
 
-    python -m midi_riffs.render            write the files
-    python -m midi_riffs.render --check    only say whether the files are what the notation says
+python -m midi_riffs.render            write the files
+python -m midi_riffs.render --check    only say whether the files are what the notation says
 """
 
 from __future__ import annotations

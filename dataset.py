@@ -1,0 +1,350 @@
+"""A folder of riffs -> the table of what was used and why not -> arrays; split by song; augmentation.
+
+Run `python dataset.py [--data FOLDER]` to see the table and one batch.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from config import HOLD, REST, DataConfig, TokenizerConfig, UserError, run_script
+from metrics import notes_per_bar, relative_tokens, rest_ratio
+from midi_utils import MidiError, MidiFile, Riff, choose_track, file_riffs, read_midi, read_riff, write_file
+
+MIDI_SUFFIXES = (".mid", ".midi")
+# Music that a user may take for MIDI: named in the table, so that it is not missed without a word.
+OTHER_MUSIC_SUFFIXES = (
+    ".gp",
+    ".gp3",
+    ".gp4",
+    ".gp5",
+    ".gpx",
+    ".kar",
+    ".mid2",
+    ".midi2",
+    ".mscz",
+    ".musicxml",
+    ".mxl",
+    ".rmi",
+    ".smf",
+    ".syx",
+)
+
+
+@dataclass
+class FileRow:
+    """What became of one file."""
+
+    file: str  # relative to the data folder
+    song: str
+    riffs: int = 0  # how many of its riffs are used; 0 means refused
+    reason: str = ""  # of the refusal: one of a few words to count by
+    detail: str = ""  # of the refusal, and what was left out of a file that is used
+    held_out: bool = False
+
+    def refuse(self, reason: str, detail: str = "") -> None:
+        self.riffs, self.reason, self.detail = 0, reason, detail
+
+
+@dataclass(frozen=True)
+class RiffData:
+    """All usable riffs of a folder. Arrays have one entry per riff, in the order of the file names."""
+
+    folder: str
+    tokenizer: TokenizerConfig
+    config: DataConfig
+    rows: list[FileRow]
+    riffs: list[Riff]
+    tokens: np.ndarray  # int64 [riffs, steps]
+    song: np.ndarray  # int64 [riffs], which song a riff belongs to
+    held_out: np.ndarray  # bool [riffs]
+
+    @property
+    def train_tokens(self) -> np.ndarray:
+        return self.tokens[~self.held_out]
+
+    @property
+    def held_out_tokens(self) -> np.ndarray:
+        return self.tokens[self.held_out]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a riff or the split does; a run is resumed, and its diffusion trained, on the same data only."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.tokens, dtype=np.int16).tobytes())
+        digest.update(self.held_out.tobytes())
+        return digest.hexdigest()[:16]
+
+    def shift_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """By how many semitones each riff may be transposed inside the instrument's range.
+
+        Returns:
+            lowest (<= 0) and highest (>= 0) shift, each int64 [riffs]
+        """
+        sounds = (self.tokens != REST) & (self.tokens != HOLD)
+        low = np.where(sounds, self.tokens, 127).min(axis=1)
+        high = np.where(sounds, self.tokens, 0).max(axis=1)
+        limit = self.config.transpose
+        down = np.clip(self.config.transpose_low - low, -limit, 0)
+        up = np.clip(self.config.transpose_high - high, 0, limit)
+        return down, up
+
+    def defaults(self) -> dict[str, float | int]:
+        """What generated riffs inherit: the median tempo and the commonest program of the training riffs."""
+        train = [riff for riff, out in zip(self.riffs, self.held_out, strict=True) if not out]
+        programs = Counter(riff.program for riff in train)
+        return {
+            "bpm": round(float(np.median([riff.bpm for riff in train])), 3),
+            "program": min(programs, key=lambda p: (-programs[p], p)),
+        }
+
+
+def transpose(tokens: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Shift the pitches of riffs, leaving rests and holds.
+
+    Args:
+        tokens: int [riffs, steps]
+        shift: int [riffs], semitones; the result must stay in 1..127.
+    """
+    return np.where((tokens != REST) & (tokens != HOLD), tokens + shift[:, None], tokens)
+
+
+# ---------------------------------------------------------------- folder -> table -> arrays
+
+
+def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """All files below a folder that are MIDI, or that somebody may take for it, by their names; in one fixed order.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of your riffs (.mid or .midi) with --data")
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES + OTHER_MUSIC_SUFFIXES and p.is_file()]
+    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+
+
+def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: TokenizerConfig) -> tuple[list[Riff], list[str], MidiFile]:
+    """The riffs of one file that can be trained on, by the rules of the config; also what check_midi reports.
+
+    Returns:
+        the riffs; what was left out or chosen, in words; and the file as read.
+
+    Raises:
+        MidiError: none can be used; with the reason.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in MIDI_SUFFIXES:
+        raise MidiError("not MIDI", f"a {suffix or 'nameless'} file; export it as .mid")
+    midi = read_midi(path)
+    track, choice = choose_track(midi)
+    notes = [choice] if choice else []
+    windows, left_over = file_riffs(midi, track, tokenizer)
+    last = windows[-1][0] + tokenizer.bars - windows[0][0]
+    if data.max_bars and last > data.max_bars:
+        raise MidiError("too long", f"{last} bars, at most {data.max_bars}: a song, cut it into riffs first")
+    if left_over:
+        notes.append(left_over)
+    riffs, refusals = [], []
+    for window in windows:
+        try:
+            riff = read_riff(
+                midi, track, window, tokenizer, Path(path).stem, low=data.low, high=data.high,
+                grid_tolerance=data.grid_tolerance, max_off_grid=data.max_off_grid, min_notes=data.min_notes,
+            )  # fmt: skip
+            riffs.append(riff)
+            if riff.note and riff.note not in notes:
+                notes.append(riff.note)
+        except MidiError as error:
+            refusals.append(error)
+    if not riffs:
+        raise refusals[0]
+    return riffs, notes + [str(error) for error in refusals], midi
+
+
+def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
+    """Read a folder: every file ends as used or as refused with a reason. Works from one riff up.
+
+    Raises:
+        UserError: no folder, no MIDI file in it, or none that can be used (the reasons are counted in the text).
+    """
+    files = find_music_files(data.data)
+    if not files:
+        raise UserError(f"{data.data}: no .mid or .midi file in it or below it; put your riffs there or give another --data")
+    rows: list[FileRow] = []
+    riffs: list[Riff] = []
+    owners: list[FileRow] = []
+    seen: dict[bytes, tuple[Path, bytes]] = {}
+    for path in files:
+        name = path.relative_to(data.data)
+        row = FileRow(name.as_posix(), (name.parent / name.stem.split("_")[0]).as_posix())
+        rows.append(row)
+        try:
+            found, notes, _ = read_file_riffs(path, data, tokenizer)
+        except MidiError as error:
+            row.refuse(error.reason, error.detail)
+            continue
+        duplicates: list[str] = []
+        for riff in found:
+            exact, relative = riff.tokens.tobytes(), relative_tokens(riff.tokens[None]).tobytes()
+            if relative in seen:
+                first, first_exact = seen[relative]
+                kind = "repeats" if first_exact == exact else "repeats, transposed,"
+                duplicates.append(f"bar {riff.first_bar} {kind} {first.relative_to(data.data).as_posix()}")
+                continue
+            seen[relative] = (path, exact)
+            row.riffs += 1
+            riffs.append(riff)
+            owners.append(row)
+        if row.riffs == 0:
+            row.refuse("duplicate", duplicates[0])
+        else:
+            row.detail = "; ".join(notes + duplicates[:1])
+            if len(duplicates) > 1:
+                row.detail += f" and {len(duplicates) - 1} more of the kind"
+    if not riffs:
+        counts = ", ".join(f"{n} {reason}" for reason, n in Counter(row.reason for row in rows).most_common())
+        first = rows[0]
+        raise UserError(f"{data.data}: none of its {len(rows)} MIDI files can be used ({counts}); the first: {first.file}, {first.detail}")
+    songs = sorted({row.song for row in owners})
+    song = np.array([songs.index(row.song) for row in owners])
+    held_out = split_by_song(songs, np.bincount(song), data.holdout, data.split_seed)[song]
+    for row, out in zip(owners, held_out, strict=True):
+        row.held_out = bool(out)
+    return RiffData(data.data, tokenizer, data, rows, riffs, np.stack([riff.tokens for riff in riffs]), song, held_out)
+
+
+def split_by_song(songs: Sequence[str], counts: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose the songs to hold out: in the order of a hash of their names, until a share of the riffs is reached.
+
+    The order of the others stays the same when a song is added. Songs that would take more than half of all riffs are
+    passed over, so a folder with a single song has none held out.
+
+    Args:
+        songs: names.
+        counts: int [songs], riffs of each.
+        share: of the riffs, 0..1.
+
+    Returns:
+        bool [songs]
+    """
+    chosen = np.zeros(len(songs), dtype=bool)
+    if share == 0:
+        return chosen
+    goal = max(1.0, share * counts.sum())
+    for i in sorted(range(len(songs)), key=lambda i: hashlib.sha256(f"{seed}/{songs[i]}".encode()).digest()):
+        held = counts[chosen].sum()
+        if held < goal and (held + counts[i]) * 2 <= max(counts.sum(), 2 * goal):
+            chosen[i] = True
+    if chosen.all():
+        chosen[-1] = False
+    return chosen
+
+
+# ---------------------------------------------------------------- saying what was found
+
+
+def summary(riff_data: RiffData) -> str:
+    """The table in short: what was used, what was refused and why, and what the riffs are like."""
+    rows, tokens = riff_data.rows, riff_data.tokens
+    used = [row for row in rows if row.riffs]
+    train, held = int((~riff_data.held_out).sum()), int(riff_data.held_out.sum())
+    held_songs = len(np.unique(riff_data.song[riff_data.held_out]))
+    lines = [
+        f"data: {riff_data.folder}: {len(rows)} files, {len(used)} used, {len(rows) - len(used)} refused; "
+        f"{len(tokens)} riffs of {len(np.unique(riff_data.song))} songs",
+        f"      {train} to train on, {held} held out ({held_songs} song{'s' * (held_songs != 1)}); "
+        f"rests {rest_ratio(tokens).mean():.0%} of steps, {notes_per_bar(tokens, riff_data.tokenizer).mean():.1f} notes per bar",
+    ]
+    if not held:
+        lines.append("      nothing is held out: that takes at least two songs (the part of a file name before _ is its song)")
+    refused = [row for row in rows if not row.riffs]
+    for reason, count in Counter(row.reason for row in refused).most_common():
+        examples = [f"{row.file} ({row.detail})" if row.detail else row.file for row in refused if row.reason == reason]
+        lines.append(f"      refused, {reason}: {count}: {', '.join(examples[:3])}{', ...' if count > 3 else ''}")
+    remarks = [row for row in used if row.detail]
+    if remarks:
+        lines.append(
+            f"      used in part or after a choice: {len(remarks)}: {remarks[0].file} ({remarks[0].detail}){', ...' * (len(remarks) > 1)}"
+        )
+    return "\n".join(lines)
+
+
+def save_table(riff_data: RiffData, path: str | os.PathLike[str]) -> None:
+    """Write the whole table, one line per file, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "song", "status", "riffs", "reason", "detail"])
+    for row in riff_data.rows:
+        status = ("held out" if row.held_out else "train") if row.riffs else "refused"
+        writer.writerow([row.file, row.song, status, row.riffs, row.reason, row.detail])
+    write_file(path, text.getvalue().encode())
+
+
+# ---------------------------------------------------------------- examples in order
+
+
+@dataclass
+class ExampleStream:
+    """An endless, seeded stream of training examples, each epoch in a new order and with new transpositions.
+
+    What example stands where is a function of (seed, position) alone, so a run that stopped goes on with the very example
+    it would have come to, and every process of a group can pick out its own. A batch may be larger than the data.
+    """
+
+    low_shift: np.ndarray  # int64 [riffs], <= 0, semitones
+    high_shift: np.ndarray  # int64 [riffs], >= 0
+    seed: int
+    _epochs: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if epoch not in self._epochs:
+            rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
+            order = rng.permutation(len(self.low_shift))
+            shift = rng.integers(self.low_shift, self.high_shift, endpoint=True)  # by example, whatever its place in the order
+            while len(self._epochs) > 1:
+                self._epochs.pop(next(iter(self._epochs)))
+            self._epochs[epoch] = (order, shift)
+        return self._epochs[epoch]
+
+    def batch(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The examples of one optimizer step.
+
+        Returns:
+            index: int64 [batch_size], which riff.
+            shift: int64 [batch_size], by how many semitones it is transposed.
+        """
+        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+        epochs, places = np.divmod(positions, len(self.low_shift))
+        index, shift = np.empty_like(positions), np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            order, shifts = self._epoch(int(epoch))
+            here = epochs == epoch
+            index[here] = order[places[here]]
+            shift[here] = shifts[index[here]]
+        return index, shift
+
+
+def main(argv: Sequence[str]) -> int:
+    import tyro
+
+    riff_data = load_riffs(tyro.cli(DataConfig, args=list(argv)), TokenizerConfig())
+    print(summary(riff_data))
+    low, high = riff_data.shift_range()
+    index, shift = ExampleStream(low, high, seed=0).batch(0, 4)
+    print("one batch:", index, "transposed by", shift)
+    print(transpose(riff_data.tokens[index], shift))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
