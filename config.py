@@ -328,7 +328,7 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
     import tyro
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    preset = next(f.default for f in dataclasses.fields(script) if f.name == "preset")  # type: ignore[arg-type]
+    preset = script().preset  # type: ignore[attr-defined]
     for i, word in enumerate(argv):
         if word == "--preset" and i + 1 < len(argv):
             preset = argv[i + 1]

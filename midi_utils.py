@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import mido
 import numpy as np
 import symusic
 
-from config import HOLD, REST, TokenizerConfig, UserError
+from config import HOLD, REST, TokenizerConfig, UserError, run_script
 
 MAX_FILE_BYTES = 2_000_000  # a riff has under 2 kB; anything near this is not a MIDI file for us
 MAX_BARS = 2000
@@ -27,14 +29,11 @@ VELOCITY = 96  # of the notes we write; the tokens carry no loudness
 GUITAR_PROGRAMS = range(24, 32)
 
 # General MIDI names of the guitars and basses, by 0-based program.
-PROGRAM_NAMES = dict(
-    enumerate(
-        "nylon guitar,steel guitar,jazz guitar,clean guitar,muted guitar,overdriven guitar,distortion guitar,guitar harmonics,"
-        "acoustic bass,finger bass,pick bass,fretless bass,slap bass 1,slap bass 2,synth bass 1,synth bass 2".split(","),
-        start=24,
-    )
-)
-_PITCH_CLASSES = "C C# D D# E F F# G G# A A# B".split()
+_PROGRAMS = """nylon guitar,steel guitar,jazz guitar,clean guitar,muted guitar,overdriven guitar,distortion guitar,guitar harmonics,
+acoustic bass,finger bass,pick bass,fretless bass,slap bass 1,slap bass 2,synth bass 1,synth bass 2"""
+PROGRAM_NAMES = dict(enumerate(_PROGRAMS.replace("
+", "").split(","), start=24))
+_PITCH_CLASSES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
 
 class MidiError(Exception):
@@ -161,7 +160,7 @@ def parse_midi(data: bytes, path: str = "") -> MidiFile:
     if not 24 <= ticks_per_beat <= 32767:  # the top bit would mean SMPTE frames, which have no beats
         raise MidiError("unreadable", f"its time division {ticks_per_beat:#06x} is not 24 to 32767 ticks per beat")
     try:
-        score = symusic.Score.from_midi(data)
+        score: Any = symusic.Score.from_midi(data)
     except Exception as error:  # symusic raises RuntimeError, ValueError and others on broken files
         text = str(error).split(":iostream")[0].replace("MiniMidi:", "").strip().splitlines()
         raise MidiError("unreadable", "damaged: " + (text[0][:80] if text else type(error).__name__)) from None
@@ -562,7 +561,7 @@ def _by_bar(cells: list[str], tokenizer: TokenizerConfig, line: str = "|") -> st
     return line.join(text[i : i + width] for i in range(0, len(text), width))
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     if not argv:
         raise UserError("give a MIDI file: python midi_utils.py midi_riffs/harbour_verse1a.mid")
     tokenizer = TokenizerConfig()
@@ -584,6 +583,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from config import run_script
-
     run_script(main)

@@ -6,7 +6,7 @@ python -m midi_riffs.render --check    only say whether the files are what the n
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ def read_notation(text: str) -> list[Riff]:
     return riffs
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     riffs = read_notation((FOLDER / "riffs.txt").read_text(encoding="utf-8"))
     files = {FOLDER / f"{riff.name}.mid": riffs_to_midi([riff], TOKENIZER) for riff in riffs}
     stale = [path.name for path, data in files.items() if not path.exists() or path.read_bytes() != data]
