@@ -31,8 +31,7 @@ GUITAR_PROGRAMS = range(24, 32)
 # General MIDI names of the guitars and basses, by 0-based program.
 _PROGRAMS = """nylon guitar,steel guitar,jazz guitar,clean guitar,muted guitar,overdriven guitar,distortion guitar,guitar harmonics,
 acoustic bass,finger bass,pick bass,fretless bass,slap bass 1,slap bass 2,synth bass 1,synth bass 2"""
-PROGRAM_NAMES = dict(enumerate(_PROGRAMS.replace("
-", "").split(","), start=24))
+PROGRAM_NAMES = dict(enumerate(_PROGRAMS.replace("\n", "").split(","), start=24))
 _PITCH_CLASSES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
 
