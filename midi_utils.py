@@ -174,6 +174,8 @@ def parse_midi(data: bytes, path: str = "") -> MidiFile:
         if numerator < 1 or denominator not in (1, 2, 4, 8, 16, 32):
             raise MidiError("unreadable", f"a time signature of {numerator}/{denominator}")
     tracks = [_read_track(track) for track in score.tracks if track.note_num()]
+    if min([0, *(event[0] for event in tempos + signatures), *(int(track.start[0]) for track in tracks)]) < 0:
+        raise MidiError("unreadable", "its times are longer than a 32-bit number of ticks")  # the reader wraps them round
     midi = MidiFile(
         path=path,
         ticks_per_beat=ticks_per_beat,
@@ -251,12 +253,13 @@ def _track_length(data: bytes) -> int:
     def variable_length() -> int:
         nonlocal at
         value = 0
-        while True:
+        for _ in range(4):
             byte = data[at]
             at += 1
             value = value << 7 | byte & 0x7F
             if byte < 0x80:
                 return value
+        raise IndexError("a length of more than 4 bytes")
 
     while at < len(data):
         tick += variable_length()
@@ -266,11 +269,13 @@ def _track_length(data: bytes) -> int:
         if status == 0xFF:
             kind = data[at]
             at += 1
-            at += variable_length()
+            size = variable_length()  # moves `at` itself, so `at += variable_length()` would add to the old place
+            at += size
             if kind == 0x2F:
                 break
         elif status in (0xF0, 0xF7):
-            at += variable_length()
+            size = variable_length()
+            at += size
         else:
             at += 1 if status & 0xF0 in (0xC0, 0xD0) else 2
     return tick

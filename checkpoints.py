@@ -1,0 +1,154 @@
+"""Checkpoints: what is in them, how they are written and read. `load_model` is the only way a script gets a trained model.
+
+A checkpoint is one file of plain types, read with weights_only=True. Keys: format, kind, tokenizer, model (configs as
+dicts), weights, data (fingerprint, folder and what generated riffs inherit), step, best, options (for the record); a
+diffusion checkpoint also vae_hash and z_size. The file to resume from holds optimizer, ema and best_weights besides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from config import DataConfig, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
+from midi_utils import write_file
+from models import LatentDiffusion, RiffVAE
+
+FORMAT = 1
+VAE_KIND, DIFFUSION_KIND = "riff_vae", "latent_diffusion"
+
+Config = TypeVar("Config", TokenizerConfig, VAEConfig, DiffusionConfig, DataConfig)
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """A fingerprint of a state dict: 16 hexadecimal digits that change when any weight does."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; a full disk leaves the old file as it was."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    write_file(path, buffer.getvalue())
+
+
+def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """Read a checkpoint and make sure it is one of ours, of the kind asked for.
+
+    Args:
+        kind: VAE_KIND or DIFFUSION_KIND.
+
+    Raises:
+        UserError: missing, damaged, foreign, of another kind or of a newer format.
+    """
+    path = Path(path)
+    maker = {VAE_KIND: "train_vae.py", DIFFUSION_KIND: "train_diffusion.py"}[kind]
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; run {maker} first, or give the --run-dir it is in")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, pickle.UnpicklingError):
+        raise UserError(f"{path}: damaged, or not a checkpoint of this project; restore it or train again with {maker} --restart") from None
+    if not isinstance(content, dict) or "kind" not in content or "format" not in content:
+        raise UserError(f"{path}: holds no model of this project (a bare state dict?); train one with {maker}")
+    if content["kind"] != kind:
+        raise UserError(f"{path}: is a {content['kind']} checkpoint, a {kind} one is needed; {maker} writes it")
+    if content["format"] > FORMAT:
+        raise UserError(f"{path}: was written by a newer version of this project (format {content['format']}); update the project")
+    return content
+
+
+def build_config(kind: type[Config], values: Mapping[str, Any], path: str | os.PathLike[str]) -> Config:
+    """Rebuild a config dataclass from a checkpoint's dict; unknown keys are errors.
+
+    Raises:
+        UserError: a key this version does not know.
+    """
+    unknown = set(values) - {f.name for f in dataclasses.fields(kind)}
+    if unknown:
+        raise UserError(f"{path}: this version does not know the option {', '.join(sorted(unknown))}; update the project")
+    return kind(**values)
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Fill a model, or say in one line what does not fit.
+
+    Raises:
+        UserError: missing, unexpected or differently shaped weights; the first is named.
+    """
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(weights)) + [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if wrong:
+        name = wrong[0]
+        shapes = f" (there {list(weights[name].shape)}, here {list(own[name].shape)})" if name in own and name in weights else ""
+        raise UserError(f"{path}: its weights do not fit this model: {name}{shapes}; use the preset it was trained with")
+    model.load_state_dict(weights)
+
+
+def load_model(path: str | os.PathLike[str], kind: str, device: str = "cpu") -> tuple[RiffVAE | LatentDiffusion, dict[str, Any]]:
+    """Rebuild a trained model from its checkpoint, ready for evaluation.
+
+    Args:
+        kind: VAE_KIND or DIFFUSION_KIND.
+
+    Returns:
+        the model, and the rest of the checkpoint.
+
+    Raises:
+        UserError: see read_checkpoint.
+    """
+    content = read_checkpoint(path, kind)
+    try:
+        if kind == VAE_KIND:
+            tokenizer = build_config(TokenizerConfig, content["tokenizer"], path)
+            model: RiffVAE | LatentDiffusion = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
+        else:
+            model = LatentDiffusion(content["z_size"], build_config(DiffusionConfig, content["model"], path))
+        load_weights(model, content["weights"], path)
+    except KeyError as error:
+        raise UserError(f"{path}: has no {error} in it; train it again with this version") from None
+    return model.to(device).eval(), content
+
+
+def load_vae(path: str | os.PathLike[str], device: str = "cpu") -> tuple[RiffVAE, dict[str, Any]]:
+    """load_model for a riff VAE."""
+    model, content = load_model(path, VAE_KIND, device)
+    assert isinstance(model, RiffVAE)
+    return model, content
+
+
+def load_diffusion(path: str | os.PathLike[str], vae: RiffVAE, device: str = "cpu") -> tuple[LatentDiffusion, dict[str, Any]]:
+    """load_model for a latent diffusion model, which must have been trained on this very VAE.
+
+    Raises:
+        UserError: it belongs to another VAE.
+    """
+    model, content = load_model(path, DIFFUSION_KIND, device)
+    assert isinstance(model, LatentDiffusion)
+    if content["vae_hash"] != weights_hash(vae.state_dict()):
+        raise UserError(f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one")
+    return model, content
+
+
+def keep_aside(path: str | os.PathLike[str]) -> Path | None:
+    """Rename a file to the first free <name>.old-1, <name>.old-2, ...; returns the new name, or None if there was no file."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return path.rename(aside)

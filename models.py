@@ -1,0 +1,366 @@
+"""The networks: riff VAE, latent denoiser with its noise schedule, and their losses.
+
+No device choice, no printing, no file access in here. Dimensions: B batch, T steps, E embedding, P position, H hidden,
+Z latent, V vocabulary. Run `python models.py` to see parameter counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import DiffusionConfig, TokenizerConfig, VAEConfig
+
+LN2 = math.log(2.0)
+
+
+# ---------------------------------------------------------------- riff VAE
+
+
+class StepEmbedding(nn.Module):
+    """A token and its place in the bar and in the riff, as one vector. Index V is the start token.
+
+    The start token stands before the first step, and in place of tokens that word dropout hides.
+    """
+
+    def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
+        super().__init__()
+        self.token = nn.Embedding(tokenizer.vocab_size + 1, model.embed_size)
+        self.in_bar = nn.Embedding(tokenizer.steps_per_bar, model.position_size)
+        self.bar = nn.Embedding(tokenizer.bars, model.position_size)
+        place = torch.arange(tokenizer.steps)
+        self.register_buffer("place_in_bar", place % tokenizer.steps_per_bar, persistent=False)
+        self.register_buffer("place_bar", place // tokenizer.steps_per_bar, persistent=False)
+        self.size = model.embed_size + model.position_size
+
+    def positions(self) -> Tensor:
+        return self.in_bar(self.place_in_bar) + self.bar(self.place_bar)  # [T, P]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        positions = self.positions().expand(len(tokens), -1, -1)  # [B, T, P]
+        return torch.cat([self.token(tokens), positions], dim=-1)  # [B, T, E + P]
+
+
+class Encoder(nn.Module):
+    """q(z|x): a bidirectional GRU whose two last states give mean and log variance."""
+
+    def __init__(self, model: VAEConfig, embedding: StepEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.gru = nn.GRU(embedding.size, model.encoder_size, batch_first=True, bidirectional=True)
+        self.mu = nn.Linear(2 * model.encoder_size, model.z_size)
+        self.logvar = nn.Linear(2 * model.encoder_size, model.z_size)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens: int64 [B, T] -> mu, logvar: [B, Z]"""
+        _, last = self.gru(self.embedding(tokens))  # [2, B, H]
+        both = last.transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
+        return self.mu(both), self.logvar(both)
+
+
+class Decoder(nn.Module):
+    """p(x|z): a GRU that sees the token before, its place and z at every step, and starts from z.
+
+    `forward` runs over whole riffs with known inputs; `start` and `step` run one step at a time and give the same logits.
+    For them all products that do not depend on the state (token, place and z into the gates) are computed once.
+    """
+
+    def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig, embedding: StepEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.start_token = tokenizer.vocab_size
+        self.first_state = nn.Linear(model.z_size, model.decoder_size)
+        self.gru = nn.GRU(embedding.size + model.z_size, model.decoder_size, batch_first=True)
+        self.logits = nn.Linear(model.decoder_size, tokenizer.vocab_size)
+
+    def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
+        """z: [B, Z]; inputs: int64 [B, T], the tokens before each step -> logits: [B, T, V]"""
+        steps = self.embedding(inputs)  # [B, T, E + P]
+        latent = z.unsqueeze(1).expand(-1, inputs.shape[1], -1)  # [B, T, Z]
+        state = torch.tanh(self.first_state(z)).unsqueeze(0)  # [1, B, H]
+        output, _ = self.gru(torch.cat([steps, latent], dim=-1), state)  # [B, T, H]
+        return self.logits(output)  # [B, T, V]
+
+    def start(self, z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """What `step` needs: the first state [B, H], and the shares of the gates from tokens [V + 1, 3H], places [T, 3H] and z [B, 3H]."""
+        split = [self.embedding.token.embedding_dim, self.embedding.in_bar.embedding_dim, z.shape[1]]
+        gates: Any = self.gru  # its weights are set by name, which type checkers cannot see
+        w_token, w_place, w_z = gates.weight_ih_l0.split(split, dim=1)  # [3H, E], [3H, P], [3H, Z]
+        tokens = F.linear(self.embedding.token.weight, w_token, gates.bias_ih_l0)  # [V + 1, 3H]
+        places = F.linear(self.embedding.positions(), w_place)  # [T, 3H]
+        return torch.tanh(self.first_state(z)), (tokens, places, F.linear(z, w_z))
+
+    def step(self, t: int, before: Tensor, state: Tensor, shares: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """One step of the GRU.
+
+        Args:
+            t: which step, from 0.
+            before: int64 [B], the token before it.
+            state, shares: from `start` or the step before.
+
+        Returns:
+            logits [B, V] and the new state [B, H]
+        """
+        tokens, places, latent = shares
+        from_input = tokens[before] + places[t] + latent  # [B, 3H]
+        gates: Any = self.gru
+        from_state = F.linear(state, gates.weight_hh_l0, gates.bias_hh_l0)  # [B, 3H]
+        reset_i, update_i, new_i = from_input.chunk(3, dim=1)
+        reset_s, update_s, new_s = from_state.chunk(3, dim=1)
+        update = torch.sigmoid(update_i + update_s)
+        new = torch.tanh(new_i + torch.sigmoid(reset_i + reset_s) * new_s)
+        state = new + update * (state - new)  # [B, H]
+        return self.logits(state), state
+
+
+class RiffVAE(nn.Module):
+    """Variational autoencoder over two-bar riffs (after MusicVAE: Roberts et al. 2018, arXiv:1803.05428)."""
+
+    def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
+        super().__init__()
+        self.config, self.tokenizer = model, tokenizer
+        embedding = StepEmbedding(model, tokenizer)
+        self.encoder = Encoder(model, embedding)
+        self.decoder = Decoder(model, tokenizer, embedding)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Small posterior heads, so that z starts as N(0, I), and small output weights, so that the loss starts at ln V per token."""
+        embedding = self.encoder.embedding
+        for table in (embedding.token, embedding.in_bar, embedding.bar):
+            nn.init.normal_(table.weight, std=0.3)
+        for head in (self.encoder.mu, self.encoder.logvar):
+            nn.init.normal_(head.weight, std=0.001)
+            nn.init.zeros_(head.bias)
+        nn.init.normal_(self.decoder.logits.weight, std=0.02)
+        nn.init.zeros_(self.decoder.logits.bias)
+        for gru in (self.encoder.gru, self.decoder.gru):
+            for name, weight in gru.named_parameters():
+                if name.startswith("weight_hh"):
+                    for gate in weight.data.chunk(3):  # type: ignore[union-attr]
+                        nn.init.orthogonal_(gate)
+
+    def decoder_inputs(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The target shifted right behind a start token; where `keep` is False, the start token hides what was there.
+
+        Args:
+            tokens: int64 [B, T]
+            keep: bool [B, T] or None for all.
+        """
+        start = torch.full_like(tokens[:, :1], self.decoder.start_token)
+        inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # [B, T]
+        return inputs if keep is None else torch.where(keep, inputs, self.decoder.start_token)
+
+    def forward(
+        self, tokens: Tensor, noise: Tensor, keep: Tensor | None = None, from_model: Tensor | None = None, uniform: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode, draw z, and decode with the known tokens as input (teacher forcing).
+
+        Args:
+            tokens: int64 [B, T]
+            noise: [B, Z], standard normal; zeros take the posterior mean.
+            keep: bool [B, T], see decoder_inputs.
+            from_model: bool [B, T], the steps whose tokens are drawn from the model's own prediction before they serve as
+                input to the next (scheduled sampling, Bengio et al. 2015); None for none.
+            uniform: [B, T] in 0..1, those draws.
+
+        Returns:
+            logits [B, T, V]; mu, logvar [B, Z]
+        """
+        mu, logvar = self.encoder(tokens)
+        z = mu + torch.exp(0.5 * logvar) * noise
+        if from_model is None or uniform is None:
+            return self.decoder(z, self.decoder_inputs(tokens, keep)), mu, logvar
+        keep = torch.ones_like(from_model) if keep is None else keep
+        return self._decode_scheduled(tokens, z, keep, from_model, uniform), mu, logvar
+
+    def _decode_scheduled(self, tokens: Tensor, z: Tensor, keep: Tensor, from_model: Tensor, uniform: Tensor) -> Tensor:
+        """Decode step by step, some inputs being the model's own draws. -> logits [B, T, V]"""
+        state, shares = self.decoder.start(z)
+        before = torch.full_like(tokens[:, 0], self.decoder.start_token)
+        outputs = []
+        for t in range(tokens.shape[1]):
+            hidden = torch.where(keep[:, t], before, self.decoder.start_token)
+            logits, state = self.decoder.step(t, hidden, state, shares)
+            outputs.append(logits)
+            drawn = inverse_cdf(logits.detach().softmax(dim=-1), uniform[:, t])
+            before = torch.where(from_model[:, t], drawn, tokens[:, t])
+        return torch.stack(outputs, dim=1)
+
+
+def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw from categorical distributions with given uniform numbers.
+
+    Args:
+        probabilities: [B, V], each row summing to 1 up to rounding.
+        uniform: [B] in 0..1 (1 excluded).
+
+    Returns:
+        int64 [B], never a token of probability 0.
+    """
+    cumulative = probabilities.double().cumsum(dim=-1)
+    target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]  # rounding may leave the sum off 1
+    return (cumulative <= target).sum(dim=-1)
+
+
+def reconstruction_nats(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Cross-entropy of each riff, summed over its steps. logits [B, T, V], tokens [B, T] -> [B], nats per riff"""
+    return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none").sum(dim=1)
+
+
+def kl_nats(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, I)) by latent dimension (Kingma & Welling 2014, appendix B). mu, logvar [B, Z] -> [B, Z], nats"""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def kl_cost(kl: Tensor, free_bits: float) -> Tensor:
+    """What the loss charges for: KL beyond the free bits, on the total as in MusicVAE. kl [B, Z], free_bits in bits -> [B], nats"""
+    return (kl.sum(dim=1) - free_bits * LN2).clamp(min=0)
+
+
+# ---------------------------------------------------------------- latent diffusion
+
+
+class NoiseSchedule(nn.Module):
+    """Variances of the forward process q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I), t = 0..T - 1.
+
+    Both shapes end with abar near zero at every T: sampling starts from pure noise, so the model must have seen it. The
+    linear shape therefore scales its betas by 1000 / T (with 1e-4..0.02 as they are, T = 200 would end at abar = 0.13).
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, num_timesteps: int, schedule: str = "cosine") -> None:
+        super().__init__()
+        steps = torch.arange(num_timesteps + 1, dtype=torch.float64)
+        if schedule == "cosine":  # Nichol & Dhariwal 2021, eq. 17
+            curve = torch.cos((steps / num_timesteps + 0.008) / 1.008 * math.pi / 2).square()
+            betas = 1 - curve[1:] / curve[:-1]
+        elif schedule == "linear":  # Ho et al. 2020, section 4
+            betas = torch.linspace(1e-4, 0.02, num_timesteps, dtype=torch.float64) * (1000 / num_timesteps)
+        else:
+            raise ValueError(f"schedule {schedule!r}: choose cosine or linear")
+        alphas_cumprod = torch.cumprod(1 - betas.clamp(max=0.999), dim=0)
+        self.register_buffer("alphas_cumprod", alphas_cumprod.float())  # [T]; computed in float64, kept in float32
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise scales at time t. t: int64 [B] -> sqrt(abar), sqrt(1 - abar): [B, 1]"""
+        abar = self.alphas_cumprod[t].unsqueeze(-1)
+        return abar.sqrt(), (1 - abar).sqrt()
+
+    def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t for a given noise (Ho et al. 2020, eq. 4). x_0, eps: [B, Z]; t: int64 [B]"""
+        signal, noise = self.coefficients(t)
+        return signal * x_0 + noise * eps
+
+    def target(self, prediction_type: str, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the denoiser should say: eps, x_0, or v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022, appendix D). [B, Z]"""
+        signal, noise = self.coefficients(t)
+        return {"eps": eps, "x0": x_0, "v": signal * eps - noise * x_0}[prediction_type]
+
+    def x0_and_eps(self, prediction_type: str, prediction: Tensor, x_t: Tensor, t: Tensor, limit: float = 6.0) -> tuple[Tensor, Tensor]:
+        """Read a prediction as x_0 and eps, with x_0 held within +-limit: at t = T - 1 an eps prediction says little of x_0.
+
+        Returns:
+            x_0 and eps, each [B, Z], that together make x_t.
+        """
+        signal, noise = self.coefficients(t)
+        if prediction_type == "eps":
+            x_0 = (x_t - noise * prediction) / signal
+        elif prediction_type == "x0":
+            x_0 = prediction
+        else:
+            x_0 = signal * x_t - noise * prediction
+        x_0 = x_0.clamp(-limit, limit)
+        return x_0, (x_t - signal * x_0) / noise
+
+
+class ResidualBlock(nn.Module):
+    """An MLP block whose normalised input is scaled and shifted by the time embedding; starts as the identity."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
+        self.condition = nn.Linear(hidden_size, 2 * hidden_size)
+        self.up = nn.Linear(hidden_size, 2 * hidden_size)
+        self.down = nn.Linear(2 * hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.condition(time).chunk(2, dim=-1)  # [B, H] each
+        return x + self.down(F.silu(self.up(self.norm(x) * (1 + scale) + shift)))
+
+
+class Denoiser(nn.Module):
+    """Residual MLP that predicts eps, x_0 or v from a noisy latent and its time."""
+
+    frequencies: Tensor
+
+    def __init__(self, z_size: int, model: DiffusionConfig) -> None:
+        super().__init__()
+        hidden = model.hidden_size
+        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(hidden // 2) / (hidden // 2)), persistent=False)
+        self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.time_scale = 1000 / model.num_timesteps
+        self.enter = nn.Linear(z_size, hidden)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(model.blocks))
+        self.norm = nn.LayerNorm(hidden)
+        self.leave = nn.Linear(hidden, z_size)
+        for block in self.blocks:
+            nn.init.zeros_(block.down.weight)  # type: ignore[union-attr,arg-type]
+            nn.init.zeros_(block.down.bias)  # type: ignore[union-attr,arg-type]
+        nn.init.normal_(self.leave.weight, std=0.02)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t: [B, Z]; t: int64 [B] -> [B, Z]"""
+        angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))  # [B, H]
+        x = self.enter(x_t)  # [B, H]
+        for block in self.blocks:
+            x = block(x, time)
+        return self.leave(self.norm(x))
+
+
+class LatentDiffusion(nn.Module):
+    """A diffusion model over the latents of one VAE, normalised by the mean and standard deviation it carries."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, z_size: int, model: DiffusionConfig) -> None:
+        super().__init__()
+        self.config, self.z_size = model, z_size
+        self.denoiser = Denoiser(z_size, model)
+        self.schedule = NoiseSchedule(model.num_timesteps, model.schedule)
+        self.register_buffer("latent_mean", torch.zeros(z_size))
+        self.register_buffer("latent_std", torch.ones(z_size))
+
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Squared error of the prediction, mean over dimensions. x_0, eps: [B, Z], normalised; t: int64 [B] -> [B]"""
+        prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t)
+        return (prediction - self.schedule.target(self.config.prediction_type, x_0, t, eps)).square().mean(dim=1)
+
+    def x0_and_eps(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The denoiser's view of x_t. x_t: [B, Z]; t: int64 [B] -> x_0, eps: [B, Z]"""
+        return self.schedule.x0_and_eps(self.config.prediction_type, self.denoiser(x_t, t), x_t, t)
+
+    def normalize(self, z: Tensor) -> Tensor:
+        return (z - self.latent_mean) / self.latent_std
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        return x * self.latent_std + self.latent_mean
+
+
+if __name__ == "__main__":
+    from config import PRESETS, TrainDiffusion, TrainVAE, preset_options
+
+    for preset in PRESETS:
+        options = preset_options(TrainVAE, preset)
+        vae = RiffVAE(options.model, options.tokenizer)
+        diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, preset).model)
+        counts = [sum(p.numel() for p in part.parameters()) for part in (vae, vae.encoder, vae.decoder, diffusion)]
+        print(f"{preset:18s} VAE {counts[0]:,} (encoder {counts[1]:,}, decoder {counts[2]:,}), denoiser {counts[3]:,} parameters")

@@ -1,0 +1,177 @@
+"""Drawing from trained models: latents by diffusion, tokens one step at a time.
+
+Every sample has its own seed, from which all its random numbers come. Samples are computed in chunks of one fixed size
+(the last one padded), because matrix products of another size round otherwise: so seed 7 gives the same riff in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import HOLD, REST, SampleConfig, TokenizerConfig
+from models import LatentDiffusion, RiffVAE, inverse_cdf
+
+CHUNK = 64  # samples computed together
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def grammar_mask(before: Tensor, tokenizer: TokenizerConfig) -> Tensor:
+    """Which tokens may follow: everything, but no hold after a rest or at the start.
+
+    Args:
+        before: int64 [B], the tokens before; V (the start token) at the first step.
+
+    Returns:
+        bool [B, V], True where allowed.
+    """
+    allowed = torch.ones(len(before), tokenizer.vocab_size, dtype=torch.bool, device=before.device)
+    if tokenizer.hold_token:
+        allowed[:, HOLD] = (before != REST) & (before != tokenizer.vocab_size)
+    return allowed
+
+
+def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -> Tensor:
+    """What a step is drawn from: rest penalty, grammar, temperature, top-k and top-p (Holtzman et al. 2020), in this order.
+
+    Args:
+        logits: [B, V]
+        allowed: bool [B, V], at least one True in each row.
+
+    Returns:
+        [B, V], each row summing to 1; one-hot at temperature 0. Top-p keeps the fewest likeliest tokens that reach the mass.
+    """
+    logits = logits.clone()
+    logits[:, REST] -= sample.rest_penalty
+    logits = logits.masked_fill(~allowed, -torch.inf)
+    if sample.temperature == 0:
+        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
+    if 0 < sample.top_k < logits.shape[-1]:
+        kept = torch.zeros_like(allowed).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
+        logits = logits.masked_fill(~kept, -torch.inf)
+    probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / sample.temperature).softmax(dim=-1)
+    if sample.top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        mass_before = ordered.cumsum(dim=-1) - ordered
+        ordered = ordered.masked_fill(mass_before >= sample.top_p, 0)
+        ordered[:, 0] = ordered[:, 0].clamp(min=torch.finfo(ordered.dtype).tiny)  # the likeliest token always stays
+        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    return probabilities
+
+
+@torch.inference_mode()
+def decode(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig) -> Tensor:
+    """Write riffs from latents one step at a time, each token fed to the next step.
+
+    Args:
+        z: [B, Z]
+        uniform: [B, T] in 0..1, the random numbers of the draws (not used at temperature 0).
+
+    Returns:
+        int64 [B, T], legal riffs.
+    """
+    state, shares = vae.decoder.start(z)
+    before = torch.full((len(z),), vae.decoder.start_token, dtype=torch.int64, device=z.device)
+    tokens = torch.empty(len(z), vae.tokenizer.steps, dtype=torch.int64, device=z.device)
+    for t in range(vae.tokenizer.steps):
+        logits, state = vae.decoder.step(t, before, state, shares)
+        probabilities = token_probabilities(logits, grammar_mask(before, vae.tokenizer), sample)
+        before = inverse_cdf(probabilities, uniform[:, t])
+        tokens[:, t] = before
+    return tokens
+
+
+@torch.inference_mode()
+def reconstruct(vae: RiffVAE, tokens: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0) -> Tensor:
+    """Free-running reconstruction: riffs decoded from their posterior mean (or a given z), each token fed back.
+
+    Args:
+        tokens: int64 [B, T]
+        z: [B, Z] or None for the mean of q(z|x).
+
+    Returns:
+        int64 [B, T]
+    """
+    device = next(vae.parameters()).device
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+    uniform = torch.from_numpy(rng.random(tuple(tokens.shape), dtype=np.float32)).to(device)
+    parts = []
+    for first in range(0, len(tokens), 1024):
+        some = slice(first, first + 1024)
+        latent = vae.encoder(tokens[some].to(device))[0] if z is None else z[some].to(device)
+        parts.append(decode(vae, latent, uniform[some], SampleConfig(temperature=temperature)))
+    return torch.cat(parts).cpu()
+
+
+# ---------------------------------------------------------------- latents
+
+
+def denoising_times(num_timesteps: int, sampling_steps: int) -> list[int]:
+    """Evenly spaced times from T - 1 down to 0, at most T of them."""
+    steps = min(sampling_steps, num_timesteps)
+    return [num_timesteps - 1] if steps == 1 else [round(float(t)) for t in np.linspace(num_timesteps - 1, 0, steps)]
+
+
+@torch.inference_mode()
+def sample_latents(diffusion: LatentDiffusion, x_T: Tensor, noise: Tensor, sampling_steps: int, eta: float) -> Tensor:
+    """Denoise by DDIM (Song et al. 2021, eq. 12 and 16); with eta 1 and all timesteps this is DDPM.
+
+    Args:
+        x_T: [B, Z], standard normal.
+        noise: [steps - 1, B, Z], standard normal; not read when eta is 0.
+        eta: 0..1
+
+    Returns:
+        z [B, Z], in the VAE's own units.
+    """
+    x = x_T
+    abar = diffusion.schedule.alphas_cumprod.double()
+    times = denoising_times(diffusion.config.num_timesteps, sampling_steps)
+    for i, t in enumerate(times):
+        x_0, eps = diffusion.x0_and_eps(x, torch.full((len(x),), t, dtype=torch.int64, device=x.device))
+        if i + 1 == len(times):
+            return diffusion.denormalize(x_0)
+        now, following = abar[t], abar[times[i + 1]]
+        sigma = eta * torch.sqrt((1 - following) / (1 - now) * (1 - now / following))
+        x = following.sqrt().float() * x_0 + torch.sqrt((1 - following - sigma**2).clamp(min=0)).float() * eps
+        if eta > 0:
+            x = x + sigma.float() * noise[i]
+    return x
+
+
+# ---------------------------------------------------------------- whole riffs
+
+
+def sample_riffs(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Draw one riff for each seed.
+
+    Args:
+        diffusion: the prior of z; None is N(0, I).
+        seeds: any non-negative ints; what a seed gives does not depend on the others.
+
+    Returns:
+        tokens: int64 [seeds, T]; z: float32 [seeds, Z]
+    """
+    device = next(vae.parameters()).device
+    steps = len(denoising_times(diffusion.config.num_timesteps, sample.sampling_steps)) if diffusion is not None else 0
+    tokens, latents = [], []
+    for first in range(0, len(seeds), CHUNK):
+        chunk = list(seeds[first : first + CHUNK])
+        padded = chunk + chunk[-1:] * (CHUNK - len(chunk))
+        rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0])) for seed in padded]
+        uniform = np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])
+        draws = 1 + (steps - 1 if sample.eta > 0 and steps else 0)
+        normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
+        noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
+        z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], sample.sampling_steps, sample.eta)
+        tokens.append(decode(vae, z, torch.from_numpy(uniform).to(device), sample)[: len(chunk)].cpu())
+        latents.append(z[: len(chunk)].cpu())
+    return torch.cat(tokens).numpy(), torch.cat(latents).numpy()

@@ -1,0 +1,302 @@
+"""Train the riff VAE on a folder of two-bar riffs.
+
+    python train_vae.py [--data midi_riffs] [--preset riff_2bar] [--run-dir runs/riff_2bar] [--steps N] ...
+
+Run the same command again to resume. Writes to the run folder: riff_vae.pth (the model, best on the held-out songs),
+riff_vae_last.pth (what a resumed run needs), train_vae.jsonl (the log), data_table.csv (what became of each file).
+Several processes: torchrun --nproc_per_node 2 train_vae.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+import training
+from checkpoints import VAE_KIND, load_weights, read_checkpoint, save_checkpoint
+from config import VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
+from dataset import ExampleStream, RiffData, load_riffs, save_table, summary, transpose
+from metrics import accuracies
+from models import RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from sampling import reconstruct
+
+NOISE, KEEP, FROM_MODEL = 1, 2, 3  # purposes of random numbers
+EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
+MAX_EVALUATED = 4096  # held-out riffs looked at in one evaluation
+LAST_FILE = "riff_vae_last.pth"
+LOG_FILE = "train_vae.jsonl"
+
+
+# ---------------------------------------------------------------- one batch, one step
+
+
+def make_batch(riff_data: RiffData, stream: ExampleStream, step: int, batch_size: int) -> Tensor:
+    """The riffs of one global batch, transposed. int64 [batch_size, T]"""
+    index, shift = stream.batch(step, batch_size)
+    return torch.from_numpy(transpose(riff_data.train_tokens[index], shift))
+
+
+def training_loss(
+    model: torch.nn.Module, tokens: Tensor, step: int, train: VAETrainConfig, seed: int, processes: training.Processes, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one step on this process' share of the batch.
+
+    Args:
+        tokens: int64 [batch_size, T], the global batch.
+
+    Returns:
+        the loss, and its parts for the log: loss, reconstruction and kl in nats per riff; kl_weighted, beta, accuracy.
+    """
+    unwrapped: Any = getattr(model, "module", model)  # inside DistributedDataParallel
+    z_size = unwrapped.config.z_size
+    shape = tuple(tokens.shape)
+    noise = torch.randn(shape[0], z_size, generator=training.generator(seed, NOISE, step))
+    keep = torch.rand(shape, generator=training.generator(seed, KEEP, step)) >= train.word_dropout
+    tokens, noise, keep = (processes.share(x).to(device) for x in (tokens, noise, keep))
+    sampled_share = train.scheduled_sampling * training.linear_rise(step, train.steps)
+    if sampled_share > 0:
+        draws = torch.rand((2, *shape), generator=training.generator(seed, FROM_MODEL, step))
+        from_model, uniform = (processes.share(x).to(device) for x in (draws[0] < sampled_share, draws[1]))
+        logits, mu, logvar = model(tokens, noise, keep, from_model, uniform)
+    else:
+        logits, mu, logvar = model(tokens, noise, keep)
+    reconstruction = reconstruction_nats(logits, tokens).mean()
+    kl = kl_nats(mu, logvar)
+    beta = train.beta * training.linear_rise(step, train.beta_anneal)
+    weighted = beta * kl_cost(kl, train.free_bits).mean()
+    loss = reconstruction + weighted
+    accuracy = (logits.detach().argmax(dim=-1) == tokens).float().mean()
+    parts = torch.stack([loss, reconstruction, kl.sum(dim=1).mean(), weighted, accuracy]).detach()
+    names = ("loss", "reconstruction", "kl", "kl_weighted", "accuracy")
+    values = dict(zip(names, parts.tolist(), strict=True))
+    return loss, {**values, "beta": beta}
+
+
+@torch.inference_mode()
+def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: torch.device, chunk: int = 256) -> dict[str, float]:
+    """Teacher-forced numbers on some riffs, without word dropout, z drawn from q(z|x) with the evaluation's own seed.
+
+    Returns:
+        reconstruction, kl and negative_elbo in nats per riff; objective (reconstruction + beta * KL, what training
+        lowers); accuracy. Means over riffs, whatever the chunk.
+    """
+    was_training = model.training
+    model.eval()
+    shown = torch.from_numpy(tokens[:MAX_EVALUATED])
+    noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(EVALUATION_SEED, NOISE))
+    sums = torch.zeros(4, dtype=torch.float64)
+    for some, eps in zip(shown.split(chunk), noise.split(chunk), strict=True):
+        some = some.to(device)
+        logits, mu, logvar = model(some, eps.to(device))
+        kl = kl_nats(mu, logvar)
+        right = (logits.argmax(dim=-1) == some).float().mean(dim=1)
+        parts = [reconstruction_nats(logits, some), kl.sum(dim=1), kl_cost(kl, train.free_bits), right]
+        sums += torch.stack([part.sum() for part in parts]).double().cpu()
+    model.train(was_training)
+    reconstruction, kl_total, cost, accuracy = (sums / len(shown)).tolist()
+    return {
+        "reconstruction": reconstruction,
+        "kl": kl_total,
+        "negative_elbo": reconstruction + kl_total,
+        "objective": reconstruction + train.beta * cost,
+        "accuracy": accuracy,
+    }
+
+
+# ---------------------------------------------------------------- the summary at the end
+
+
+@torch.inference_mode()
+def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, device: torch.device) -> dict[str, dict[str, float]]:
+    """Everything a reader wants to know of a trained VAE, for the training and the held-out riffs.
+
+    Free-running figures decode from the posterior mean at temperature 0. `onset_accuracy_other_z` decodes each riff from the
+    z of another one (the next in the list): the distance to it says how much of the riff z carries.
+    """
+    model.eval()
+    figures = {}
+    for name, tokens in (("train", riff_data.train_tokens), ("held out", riff_data.held_out_tokens)):
+        if not len(tokens):
+            continue
+        shown = torch.from_numpy(tokens[:MAX_EVALUATED])
+        mu = model.encoder(shown.to(device))[0]
+        free = accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
+        other = accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)
+        forced = evaluate(model, tokens, train, device)
+        figures[name] = {
+            **{key: forced[key] for key in ("reconstruction", "kl", "negative_elbo")},
+            "active_units": int((mu.var(dim=0) > 0.01).sum()) if len(mu) > 1 else 0,  # Burda et al. 2015
+            "accuracy": forced["accuracy"],
+            "free_accuracy": free["accuracy"],
+            "onset_accuracy": free["onset_accuracy"],
+            "onset_accuracy_other_z": other["onset_accuracy"],
+            "exact": free["exact"],
+        }
+    return figures
+
+
+_FIGURE_LABELS = {
+    "reconstruction": "reconstruction, nats per riff",
+    "kl": "KL, nats per riff",
+    "negative_elbo": "-ELBO, nats per riff",
+    "active_units": "active units of z",
+    "accuracy": "accuracy, teacher-forced",
+    "free_accuracy": "accuracy, free-running",
+    "onset_accuracy": "onset accuracy, free-running",
+    "onset_accuracy_other_z": "onset accuracy from another riff's z",
+    "exact": "riffs returned exactly",
+}
+
+
+def print_summary(figures: dict[str, dict[str, float]]) -> None:
+    print(f"\n{'':38s}" + "".join(f"{name:>10s}" for name in figures))
+    for key, label in _FIGURE_LABELS.items():
+        print(f"{label:38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
+    if figures["train"]["kl"] < 1:
+        print("the KL is near zero: z carries nothing and this run has failed; lower --beta or raise --word-dropout")
+
+
+# ---------------------------------------------------------------- main
+
+
+def initial_weights(path: str, model: RiffVAE) -> None:
+    """Start from the weights of another run (fine-tuning); its tokens must be the same.
+
+    Raises:
+        UserError: other tokens, or weights of another shape.
+    """
+    content = read_checkpoint(path, VAE_KIND)
+    ours = dataclasses.asdict(model.tokenizer)
+    different = [
+        f"{name} {content['tokenizer'].get(name)} -> {value}" for name, value in ours.items() if content["tokenizer"].get(name) != value
+    ]
+    if different:
+        raise UserError(f"{path}: was trained on other tokens ({', '.join(different)}); use the preset it was trained with")
+    load_weights(model, content["weights"], path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    # ---- config and run folder
+    options = parse_options(TrainVAE, argv)
+    if options.run.dry_run:
+        print(format_options(options))
+        return 0
+    run, train = options.run, options.train
+    folder = Path(run.run_dir)
+    best_path, last_path = folder / VAE_FILE, folder / LAST_FILE
+
+    # ---- engine and seed
+    processes = training.join_processes(train.batch_size)
+    device = training.choose_device(run.device)
+    threads = training.choose_threads(run.threads, processes)
+    training.announce(run, device, threads, processes)
+
+    # ---- data
+    riff_data = load_riffs(options.dataset, options.tokenizer)
+    low, high = (limit[~riff_data.held_out] for limit in riff_data.shift_range())
+    stream = ExampleStream(low, high, run.seed)
+    if processes.is_main:
+        print(summary(riff_data))
+
+    # ---- model and optimizer
+    torch.manual_seed(run.seed)
+    model = RiffVAE(options.model, options.tokenizer)
+    if options.init_from != "none":
+        initial_weights(options.init_from, model)
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+
+    # ---- resume
+    config = dataclasses.asdict(options.model)
+    same = {
+        "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
+        "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
+    }
+    state = training.start_or_resume(last_path, VAE_KIND, run, config, same, [best_path, folder / LOG_FILE]) if processes.is_main else None
+    state = processes.from_main(state)
+    step, best = 0, {"step": 0, "objective": float("inf")}
+    if state is not None:
+        load_weights(model, state["weights"], last_path)
+        optimizer.load_state_dict(state["optimizer"])
+        step, best = state["step"], state["best"]
+        changed = training.changed_options(state["options"], training.plain_options(options))
+        if processes.is_main:
+            print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
+    if processes.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_table(riff_data, folder / "data_table.csv")
+    log = training.MetricLog(folder / LOG_FILE, processes, step)
+    engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
+
+    def content() -> dict[str, Any]:
+        return {
+            "kind": VAE_KIND,
+            "tokenizer": dataclasses.asdict(options.tokenizer),
+            "model": config,
+            "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+            "data": {**dataclasses.asdict(options.dataset), **riff_data.defaults(), "riffs": len(riff_data.train_tokens)},
+            "data_hash": riff_data.fingerprint,
+            "step": step,
+            "best": best,
+            "options": training.plain_options(options),
+        }
+
+    def save_last() -> None:
+        if processes.is_main:
+            save_checkpoint(last_path, {**content(), "optimizer": optimizer.state_dict()})
+
+    # ---- loop
+    model.train()
+    begin, done_before = time.perf_counter(), step
+    with training.StopRequest() as stop:
+        while step < train.steps:
+            tokens = make_batch(riff_data, stream, step, train.batch_size)
+            loss, parts = training_loss(engine, tokens, step, train, run.seed, processes, device)
+            lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
+            norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
+            training.require_finite(
+                parts["loss"], norm, step, f"the last good state is in {last_path}" if last_path.exists() else "nothing was saved yet"
+            )
+            step += 1
+            if step % run.log_interval == 0 or step == train.steps:
+                rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
+                log.write(step, {**parts, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
+            if step % run.eval_interval == 0 or step == train.steps:
+                held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
+                if held is not None:
+                    log.write(step, held, "held out")
+                if held is None or held["objective"] < best["objective"]:
+                    best = {"step": step, "objective": held["objective"] if held else float("inf")}
+                    if processes.is_main:
+                        save_checkpoint(best_path, content())
+            stopping = processes.any(stop.asked)
+            if step % run.save_interval == 0 or step == train.steps or stopping:
+                save_last()
+            if stopping:
+                break
+
+    # ---- summary
+    if step < train.steps:
+        print(f"stopped at step {step} of {train.steps}; run the same command again to go on")
+        processes.close()
+        return 130
+    if processes.is_main:
+        load_weights(model, read_checkpoint(best_path, VAE_KIND)["weights"], best_path)
+        print_summary(final_figures(model, riff_data, train, device))
+        print(
+            f"\n{best_path}: the model of step {best['step']}" + ("" if riff_data.held_out.any() else " (the last; nothing was held out)")
+        )
+    processes.close()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,340 @@
+"""What the train scripts share: seeds, processes, threads, schedules, averaged weights, the log, and stopping.
+
+The loops themselves stand in the scripts. Everything random is a function of (seed, purpose, step), so a run that
+resumes needs no saved generator state, and a process of a group can make exactly its share of the numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from checkpoints import keep_aside, read_checkpoint, save_checkpoint
+from config import RunConfig, TrainRunConfig, UserError
+from midi_utils import write_file
+
+# ---------------------------------------------------------------- randomness
+
+
+def generator(seed: int, *purpose: int) -> torch.Generator:
+    """A CPU generator for one purpose of a run, e.g. generator(seed, NOISE, step). Numbers are drawn on the CPU on every device."""
+    state = np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+# ---------------------------------------------------------------- processes, device, threads
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The group of processes that torchrun started, or this one alone."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process' rows of a global batch."""
+        return batch[self.rank :: self.world]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world == 1:
+            return flag
+        together = torch.tensor([float(flag)])
+        dist.all_reduce(together)
+        return bool(together.item() > 0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes of a tensor of equal shape in each."""
+        if self.world > 1:
+            values = values.detach().cpu().clone()
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def from_main(self, value: Any) -> Any:
+        """The main process' value, in every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def close(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()
+
+
+def join_processes(batch_size: int) -> Processes:
+    """Join the group if torchrun started this process (gloo on CPU; gradients are averaged by DistributedDataParallel).
+
+    Raises:
+        UserError: the global batch cannot be shared evenly.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Processes()
+    if batch_size % world:
+        raise UserError(f"--batch-size {batch_size}: does not divide among {world} processes; give a multiple of {world}")
+    dist.init_process_group("gloo")
+    return Processes(dist.get_rank(), world)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for, or the best there is for `auto`.
+
+    Raises:
+        UserError: the machine does not have it.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device(f"cuda:{local % torch.cuda.device_count()}" if cuda else "mps" if mps else "cpu")
+    if (name.startswith("cuda") and not cuda) or (name.startswith("mps") and not mps):
+        raise UserError(f"--device {name}: this machine has none; use --device auto")
+    return torch.device(name)
+
+
+def choose_threads(asked: int, processes: Processes | None = None) -> str:
+    """Set the number of CPU threads: as asked, or two if that is measured to be faster than one right now.
+
+    With the other core busy, two threads can be thirty times slower than one, because they wait for each other at every
+    product. Results do not depend on the choice.
+
+    Returns:
+        what was chosen and why, for the log.
+    """
+    if asked:
+        torch.set_num_threads(asked)
+        return f"{asked} threads, as asked"
+    if (processes and processes.world > 1) or (os.cpu_count() or 1) < 2:
+        torch.set_num_threads(1)
+        return "1 thread"
+    gru, x = nn.GRU(96, 160), torch.zeros(32, 64, 96)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            gru(x)
+            times = []
+            for _ in range(3):
+                begin = time.perf_counter()
+                gru(x)
+                times.append(time.perf_counter() - begin)
+        return sorted(times)[1]
+
+    one, two = seconds(1), seconds(2)
+    torch.set_num_threads(2 if two < 0.85 * one else 1)
+    return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} (two measured at {one / two:.1f} times the speed of one)"
+
+
+# ---------------------------------------------------------------- schedules and averages
+
+
+def cosine_lr(step: int, steps: int, peak: float, final: float, warmup: int) -> float:
+    """Learning rate of a step (from 0): linear warmup, then half a cosine from the peak to its share `final`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def linear_rise(step: int, over: int) -> float:
+    """0 at step 0, 1 from step `over` on."""
+    return min(1.0, step / over) if over else 1.0
+
+
+class EMA:
+    """Exponential moving average of a model's parameters; early steps count fully (decay (1 + n) / (10 + n) at first)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+
+def clip_and_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, grad_clip: float) -> float:
+    """Backward pass, gradient clipping and one optimizer step.
+
+    Returns:
+        the gradient norm before clipping; if it or the loss is not finite, the step is not taken.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
+    if math.isfinite(norm) and math.isfinite(float(loss.detach())):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    return norm
+
+
+def require_finite(loss: float, grad_norm: float, step: int, last_saved: str) -> None:
+    """Stop a run that has gone wrong instead of hiding it.
+
+    Raises:
+        UserError: names the step and the last good checkpoint.
+    """
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise UserError(f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged; {last_saved}; try a lower --lr")
+
+
+# ---------------------------------------------------------------- log and stopping
+
+
+class MetricLog:
+    """One console line and one JSON line, with the same numbers, per report. Only the main process writes."""
+
+    def __init__(self, path: Path, processes: Processes, resumed_at: int) -> None:
+        self.path, self.main = path, processes.is_main
+        if not self.main:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(path) if line["step"] <= resumed_at] if resumed_at else []
+        write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def write(self, step: int, values: Mapping[str, float], head: str = "train") -> None:
+        if not self.main:
+            return
+        line = {"step": step, "split": head, **{name: _short(value) for name, value in values.items()}}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"step {step:6d}  {head:8s} " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line that was cut off is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or termination signal into a flag that the loop reads; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread, as in some notebooks: then Ctrl-C is as it always is
+                break
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------- resuming
+
+
+def start_or_resume(
+    path: Path, kind: str, run: TrainRunConfig, model_config: Mapping[str, Any], same: Mapping[str, tuple[Any, str]], others: Iterable[Path]
+) -> dict[str, Any] | None:
+    """Find the state to resume from, and make sure the run asked for is the same run.
+
+    Args:
+        path: the file to resume from.
+        model_config: config of the model asked for.
+        same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
+        others: further files that --restart keeps aside.
+
+    Returns:
+        the checkpoint, or None to start from the beginning.
+
+    Raises:
+        UserError: the model or the data changed; the differences are listed.
+    """
+    if run.restart:
+        for file in (path, *others):
+            aside = keep_aside(file)
+            if aside:
+                print(f"kept {file.name} as {aside.name}")
+        return None
+    if not path.exists():
+        return None
+    state = read_checkpoint(path, kind)
+    changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
+    if changed:
+        raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
+    for key, (value, words) in same.items():
+        if state[key] != value:
+            raise UserError(f"{path}: {words} changed since this run began; give another --run-dir, or --restart to begin anew")
+    return state
+
+
+def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between the options of a run and those it is resumed with, for a remark; steps, places and intervals do not count."""
+    silent = {"steps", "run", "preset", "init_from", "data"}
+    parts = []
+    for name, value in new.items():
+        if name in silent or name not in old:
+            continue
+        if isinstance(value, Mapping):
+            parts.append(changed_options(old[name], value))
+        elif old[name] != value:
+            parts.append(f"{name} {old[name]} -> {value}")
+    return ", ".join(part for part in parts if part)
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """A script's options as nested dicts of plain types, for the record in the checkpoint."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+def write_checkpoints(processes: Processes, *files: tuple[Path, Callable[[], Mapping[str, Any]]]) -> None:
+    """Write checkpoints from the main process."""
+    if processes.is_main:
+        for path, content in files:
+            save_checkpoint(path, content())
+
+
+def announce(run: RunConfig, device: torch.device, threads: str, processes: Processes) -> None:
+    if processes.is_main:
+        group = f", {processes.world} processes" if processes.world > 1 else ""
+        print(f"run: {run.run_dir}  device: {device}, {threads}{group}  seed: {run.seed}")
