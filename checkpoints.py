@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from config import DataConfig, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
+from dataset import RiffData, load_riffs
 from midi_utils import write_file
 from models import LatentDiffusion, RiffVAE
 
@@ -141,6 +142,23 @@ def load_diffusion(path: str | os.PathLike[str], vae: RiffVAE, device: str = "cp
     if content["vae_hash"] != weights_hash(vae.state_dict()):
         raise UserError(f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one")
     return model, content
+
+
+def load_same_riffs(vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, folder: str, path: str | os.PathLike[str]) -> RiffData:
+    """The riffs the VAE was trained on, split as they were then.
+
+    Args:
+        folder: where they are now, or "" for where they were.
+
+    Raises:
+        UserError: they changed.
+    """
+    known = {f.name for f in dataclasses.fields(DataConfig)}
+    config = build_config(DataConfig, {name: value for name, value in vae_content["data"].items() if name in known}, path)
+    riff_data = load_riffs(dataclasses.replace(config, data=folder or config.data), tokenizer)
+    if riff_data.fingerprint != vae_content["data_hash"]:
+        raise UserError(f"{riff_data.folder}: its riffs are not those the VAE was trained on; run train_vae.py --restart on them first")
+    return riff_data
 
 
 def keep_aside(path: str | os.PathLike[str]) -> Path | None:

@@ -78,6 +78,8 @@ class DataConfig:
     transpose: int = 5  # augmentation: each example of each epoch is shifted by -N..N semitones, inside the range below
     transpose_low: int = 38  # augmentation never goes below this pitch (38 is the low D of drop D), nor below the riff's own lowest
     transpose_high: int = 86  # nor above this one (86 is fret 22 of the thin string)
+    mix: float = 0.8  # augmentation of the VAE: share of examples that go on, from a bar line, as another riff of their song
+    rotate: float = 0.5  # augmentation of the VAE: share of examples that start at a later bar line and end with what came before
 
     def __post_init__(self) -> None:
         _require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
@@ -87,6 +89,8 @@ class DataConfig:
         _require(self.max_bars >= 0, f"--max-bars {self.max_bars}: give 0 (any length) or more")
         _require(self.min_notes >= 1, f"--min-notes {self.min_notes}: give 1 or more")
         _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
+        _require(0 <= self.mix <= 1, f"--mix {self.mix}: give a share from 0 to 1")
+        _require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
         _require(self.split_seed >= 0, f"--split-seed {self.split_seed}: give 0 or more")
 
 
@@ -120,7 +124,8 @@ class VAETrainConfig:
     beta: float = 0.05  # weight of the KL term; light, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
-    word_dropout: float = 0.2  # share of decoder inputs replaced by the start token, so that z must carry the riff
+    dropout: float = 0.4  # dropout on embeddings and decoder outputs, one mask per riff for all its steps
+    word_dropout: float = 0.4  # share of decoder inputs replaced by the start token, so that z must carry the riff
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
 
     def __post_init__(self) -> None:
@@ -128,6 +133,7 @@ class VAETrainConfig:
         _require(self.beta >= 0, f"--beta {self.beta}: give 0 or more")
         _require(self.beta_anneal >= 0, f"--beta-anneal {self.beta_anneal}: give 0 or more steps")
         _require(self.free_bits >= 0, f"--free-bits {self.free_bits}: give 0 or more bits")
+        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
         _require(0 <= self.word_dropout <= 1, f"--word-dropout {self.word_dropout}: give a share from 0 to 1")
         _require(0 <= self.scheduled_sampling <= 1, f"--scheduled-sampling {self.scheduled_sampling}: give a share from 0 to 1")
 
@@ -136,8 +142,8 @@ class VAETrainConfig:
 class DiffusionConfig:
     """The denoiser and its noise schedule: all that is needed to rebuild it, given z_size."""
 
-    hidden_size: int = 256  # width of the denoiser
-    blocks: int = 4  # residual blocks
+    hidden_size: int = 192  # width of the denoiser
+    blocks: int = 3  # residual blocks
     num_timesteps: int = 1000  # length T of the noise schedule
     schedule: Literal["cosine", "linear"] = "cosine"  # shape of alphas_cumprod; both end near zero at any T
     prediction_type: Literal["eps", "x0", "v"] = "v"  # what the denoiser predicts
@@ -152,7 +158,7 @@ class DiffusionConfig:
 class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
-    steps: int = 6000  # optimizer steps in all
+    steps: int = 3000  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
     lr: float = 1e-3  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)

@@ -73,6 +73,10 @@ class RiffData:
         return self.tokens[~self.held_out]
 
     @property
+    def train_song(self) -> np.ndarray:
+        return self.song[~self.held_out]
+
+    @property
     def held_out_tokens(self) -> np.ndarray:
         return self.tokens[self.held_out]
 
@@ -82,20 +86,6 @@ class RiffData:
         digest = hashlib.sha256(np.ascontiguousarray(self.tokens, dtype=np.int16).tobytes())
         digest.update(self.held_out.tobytes())
         return digest.hexdigest()[:16]
-
-    def shift_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """By how many semitones each riff may be transposed inside the instrument's range.
-
-        Returns:
-            lowest (<= 0) and highest (>= 0) shift, each int64 [riffs]
-        """
-        sounds = (self.tokens != REST) & (self.tokens != HOLD)
-        low = np.where(sounds, self.tokens, 127).min(axis=1)
-        high = np.where(sounds, self.tokens, 0).max(axis=1)
-        limit = self.config.transpose
-        down = np.clip(self.config.transpose_low - low, -limit, 0)
-        up = np.clip(self.config.transpose_high - high, 0, limit)
-        return down, up
 
     def defaults(self) -> dict[str, float | int]:
         """What generated riffs inherit: the median tempo and the commonest program of the training riffs."""
@@ -107,6 +97,23 @@ class RiffData:
         }
 
 
+def shift_range(tokens: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """By how many semitones riffs may be transposed inside the instrument's range.
+
+    Args:
+        tokens: int [riffs, steps]
+
+    Returns:
+        lowest (<= 0) and highest (>= 0) shift, each int64 [riffs]
+    """
+    sounds = (tokens != REST) & (tokens != HOLD)
+    low = np.where(sounds, tokens, 127).min(axis=1)
+    high = np.where(sounds, tokens, 0).max(axis=1)
+    down = np.clip(config.transpose_low - low, -config.transpose, 0)
+    up = np.clip(config.transpose_high - high, 0, config.transpose)
+    return down, up
+
+
 def transpose(tokens: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Shift the pitches of riffs, leaving rests and holds.
 
@@ -115,6 +122,45 @@ def transpose(tokens: np.ndarray, shift: np.ndarray) -> np.ndarray:
         shift: int [riffs], semitones; the result must stay in 1..127.
     """
     return np.where((tokens != REST) & (tokens != HOLD), tokens + shift[:, None], tokens)
+
+
+def mix_bars(
+    tokens: np.ndarray, song: np.ndarray, index: np.ndarray, config: DataConfig, tokenizer: TokenizerConfig, seed: int
+) -> np.ndarray:
+    """Augmentation by what a song's own phrases allow: from a bar line on, some riffs go on as another riff of their song,
+    and some start in their middle. Riffs of one song share key and idea, so the mixtures are riffs it might have had.
+
+    Args:
+        tokens: int [riffs, steps]; song: int [riffs].
+        index: int [B], which riffs.
+        seed: of these draws alone.
+
+    Returns:
+        int [B, steps], legal riffs.
+    """
+    mixed = tokens[index].copy()
+    if tokenizer.bars < 2 or not (config.mix or config.rotate):
+        return mixed
+    rng = np.random.default_rng(seed)
+    by_song = np.argsort(song, kind="stable")
+    count = np.bincount(song)
+    first = np.cumsum(count) - count
+    own = song[index]
+    mate = by_song[first[own] + (rng.random(len(index)) * count[own]).astype(np.int64)]
+    cut = rng.integers(1, tokenizer.bars, size=len(index)) * tokenizer.steps_per_bar
+    step = np.arange(tokenizer.steps)
+    other = (step >= cut[:, None]) & (rng.random(len(index)) < config.mix)[:, None]
+    mixed = np.where(other, tokens[mate], mixed)
+    turn = np.where(rng.random(len(index)) < config.rotate, cut, 0)
+    mixed = np.take_along_axis(mixed, (step + turn[:, None]) % tokenizer.steps, axis=1)
+    for t in np.arange(0, tokenizer.steps, tokenizer.steps_per_bar):  # a note held over a cut has lost its onset
+        loose = mixed[:, t - 1] == REST if t else np.ones(len(index), dtype=bool)
+        for i in range(t, tokenizer.steps):
+            loose &= mixed[:, i] == HOLD
+            if not loose.any():
+                break
+            mixed[loose, i] = REST
+    return mixed
 
 
 # ---------------------------------------------------------------- folder -> table -> arrays
@@ -339,7 +385,7 @@ def main(argv: Sequence[str]) -> int:
 
     riff_data = load_riffs(tyro.cli(DataConfig, args=list(argv)), TokenizerConfig())
     print(summary(riff_data))
-    low, high = riff_data.shift_range()
+    low, high = shift_range(riff_data.tokens, riff_data.config)
     index, shift = ExampleStream(low, high, seed=0).batch(0, 4)
     print("one batch:", index, "transposed by", shift)
     print(transpose(riff_data.tokens[index], shift))

@@ -6,14 +6,17 @@ Z latent, V vocabulary. Run `python models.py` to see parameter counts.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import DiffusionConfig, TokenizerConfig, VAEConfig
+from config import MAX_PITCH, REST, DiffusionConfig, TokenizerConfig, VAEConfig
 
 LN2 = math.log(2.0)
 
@@ -21,15 +24,47 @@ LN2 = math.log(2.0)
 # ---------------------------------------------------------------- riff VAE
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one training batch, made by the caller, so that a step is a function of (seed, step).
+
+    What is None is left out; Draws() takes the posterior mean and drops nothing.
+    """
+
+    noise: Tensor | None = None  # [B, Z], standard normal: z = mu + sigma * noise
+    keep: Tensor | None = None  # bool [B, T]: where False, word dropout hides the decoder's input
+    encoder_mask: Tensor | None = None  # [B, E + P], dropout on the encoder's inputs, one mask for all steps (Gal & Ghahramani 2016)
+    decoder_mask: Tensor | None = None  # [B, E + P], the same on the decoder's inputs
+    output_mask: Tensor | None = None  # [B, H], the same on the decoder's outputs
+    from_model: Tensor | None = None  # bool [B, T]: steps whose tokens the model draws itself (scheduled sampling, Bengio et al. 2015)
+    uniform: Tensor | None = None  # [B, T] in 0..1, for those draws
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
+        """The same with a function applied to every tensor: a share of the rows, another device."""
+        return Draws(*(None if (x := getattr(self, f.name)) is None else function(x) for f in dataclasses.fields(self)))
+
+
+def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [B, T, H] times a mask [B, H] that is the same at all steps."""
+    return x if mask is None else x * mask.unsqueeze(1)
+
+
 class StepEmbedding(nn.Module):
     """A token and its place in the bar and in the riff, as one vector. Index V is the start token.
 
-    The start token stands before the first step, and in place of tokens that word dropout hides.
+    The start token stands before the first step, and in place of tokens that word dropout hides. A pitch is the sum of a
+    vector of its own, one of its pitch class and one of its octave: what is learned of one E helps with the others.
     """
 
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
-        self.token = nn.Embedding(tokenizer.vocab_size + 1, model.embed_size)
+        tokens = torch.arange(tokenizer.vocab_size + 1)
+        is_pitch = (tokens > REST) & (tokens <= MAX_PITCH)
+        self.register_buffer("pitch_class_of", torch.where(is_pitch, tokens % 12, 12), persistent=False)
+        self.register_buffer("octave_of", torch.where(is_pitch, tokens // 12, MAX_PITCH // 12 + 1), persistent=False)
+        self.token = nn.Embedding(len(tokens), model.embed_size)
+        self.pitch_class = nn.Embedding(13, model.embed_size)
+        self.octave = nn.Embedding(MAX_PITCH // 12 + 2, model.embed_size)
         self.in_bar = nn.Embedding(tokenizer.steps_per_bar, model.position_size)
         self.bar = nn.Embedding(tokenizer.bars, model.position_size)
         place = torch.arange(tokenizer.steps)
@@ -37,12 +72,16 @@ class StepEmbedding(nn.Module):
         self.register_buffer("place_bar", place // tokenizer.steps_per_bar, persistent=False)
         self.size = model.embed_size + model.position_size
 
+    def table(self) -> Tensor:
+        """The vectors of all tokens. [V + 1, E]"""
+        return self.token.weight + self.pitch_class(self.pitch_class_of) + self.octave(self.octave_of)
+
     def positions(self) -> Tensor:
         return self.in_bar(self.place_in_bar) + self.bar(self.place_bar)  # [T, P]
 
     def forward(self, tokens: Tensor) -> Tensor:
         positions = self.positions().expand(len(tokens), -1, -1)  # [B, T, P]
-        return torch.cat([self.token(tokens), positions], dim=-1)  # [B, T, E + P]
+        return torch.cat([F.embedding(tokens, self.table()), positions], dim=-1)  # [B, T, E + P]
 
 
 class Encoder(nn.Module):
@@ -55,9 +94,9 @@ class Encoder(nn.Module):
         self.mu = nn.Linear(2 * model.encoder_size, model.z_size)
         self.logvar = nn.Linear(2 * model.encoder_size, model.z_size)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens: int64 [B, T] -> mu, logvar: [B, Z]"""
-        _, last = self.gru(self.embedding(tokens))  # [2, B, H]
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """tokens: int64 [B, T]; mask: see Draws.encoder_mask -> mu, logvar: [B, Z]"""
+        _, last = self.gru(dropped(self.embedding(tokens), mask))  # [2, B, H]
         both = last.transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
         return self.mu(both), self.logvar(both)
 
@@ -66,7 +105,8 @@ class Decoder(nn.Module):
     """p(x|z): a GRU that sees the token before, its place and z at every step, and starts from z.
 
     `forward` runs over whole riffs with known inputs; `start` and `step` run one step at a time and give the same logits.
-    For them all products that do not depend on the state (token, place and z into the gates) are computed once.
+    For them all products that do not depend on the state (token, place and z into the gates) are computed once. The
+    output layer shares the token vectors of the input (Press & Wolf 2017): with few riffs it learns several times faster.
     """
 
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig, embedding: StepEmbedding) -> None:
@@ -75,38 +115,44 @@ class Decoder(nn.Module):
         self.start_token = tokenizer.vocab_size
         self.first_state = nn.Linear(model.z_size, model.decoder_size)
         self.gru = nn.GRU(embedding.size + model.z_size, model.decoder_size, batch_first=True)
-        self.logits = nn.Linear(model.decoder_size, tokenizer.vocab_size)
+        self.output = nn.Linear(model.decoder_size, model.embed_size)
+        self.output_bias = nn.Parameter(torch.zeros(tokenizer.vocab_size))
 
-    def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
-        """z: [B, Z]; inputs: int64 [B, T], the tokens before each step -> logits: [B, T, V]"""
-        steps = self.embedding(inputs)  # [B, T, E + P]
+    def forward(self, z: Tensor, inputs: Tensor, input_mask: Tensor | None = None, output_mask: Tensor | None = None) -> Tensor:
+        """z: [B, Z]; inputs: int64 [B, T], the tokens before each step; masks: see Draws -> logits: [B, T, V]"""
+        steps = dropped(self.embedding(inputs), input_mask)  # [B, T, E + P]
         latent = z.unsqueeze(1).expand(-1, inputs.shape[1], -1)  # [B, T, Z]
         state = torch.tanh(self.first_state(z)).unsqueeze(0)  # [1, B, H]
         output, _ = self.gru(torch.cat([steps, latent], dim=-1), state)  # [B, T, H]
-        return self.logits(output)  # [B, T, V]
+        return F.linear(self.output(dropped(output, output_mask)), self.embedding.table()[:-1], self.output_bias)  # [B, T, V]
 
-    def start(self, z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """What `step` needs: the first state [B, H], and the shares of the gates from tokens [V + 1, 3H], places [T, 3H] and z [B, 3H]."""
+    def start(self, z: Tensor) -> tuple[Tensor, StepShares]:
+        """The first state [B, H], and what every `step` shares."""
         split = [self.embedding.token.embedding_dim, self.embedding.in_bar.embedding_dim, z.shape[1]]
         gates: Any = self.gru  # its weights are set by name, which type checkers cannot see
         w_token, w_place, w_z = gates.weight_ih_l0.split(split, dim=1)  # [3H, E], [3H, P], [3H, Z]
-        tokens = F.linear(self.embedding.token.weight, w_token, gates.bias_ih_l0)  # [V + 1, 3H]
-        places = F.linear(self.embedding.positions(), w_place)  # [T, 3H]
-        return torch.tanh(self.first_state(z)), (tokens, places, F.linear(z, w_z))
+        table = self.embedding.table()  # [V + 1, E]
+        shares = StepShares(
+            from_token=F.linear(table, w_token, gates.bias_ih_l0),
+            from_place=F.linear(self.embedding.positions(), w_place),
+            from_z=F.linear(z, w_z),
+            w_output=table[:-1] @ self.output.weight,
+            b_output=table[:-1] @ self.output.bias + self.output_bias,
+        )
+        return torch.tanh(self.first_state(z)), shares
 
-    def step(self, t: int, before: Tensor, state: Tensor, shares: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def step(self, t: int, before: Tensor, state: Tensor, shares: StepShares) -> tuple[Tensor, Tensor]:
         """One step of the GRU.
 
         Args:
             t: which step, from 0.
             before: int64 [B], the token before it.
-            state, shares: from `start` or the step before.
+            state: [B, H], from `start` or the step before.
 
         Returns:
             logits [B, V] and the new state [B, H]
         """
-        tokens, places, latent = shares
-        from_input = tokens[before] + places[t] + latent  # [B, 3H]
+        from_input = shares.from_token[before] + shares.from_place[t] + shares.from_z  # [B, 3H]
         gates: Any = self.gru
         from_state = F.linear(state, gates.weight_hh_l0, gates.bias_hh_l0)  # [B, 3H]
         reset_i, update_i, new_i = from_input.chunk(3, dim=1)
@@ -114,7 +160,17 @@ class Decoder(nn.Module):
         update = torch.sigmoid(update_i + update_s)
         new = torch.tanh(new_i + torch.sigmoid(reset_i + reset_s) * new_s)
         state = new + update * (state - new)  # [B, H]
-        return self.logits(state), state
+        return F.linear(state, shares.w_output, shares.b_output), state
+
+
+class StepShares(NamedTuple):
+    """What does not change from step to step while decoding."""
+
+    from_token: Tensor  # [V + 1, 3H], each token's share of the gates
+    from_place: Tensor  # [T, 3H], each place's
+    from_z: Tensor  # [B, 3H], z's
+    w_output: Tensor  # [V, H], from state to logits
+    b_output: Tensor  # [V]
 
 
 class RiffVAE(nn.Module):
@@ -131,13 +187,13 @@ class RiffVAE(nn.Module):
     def initialize(self) -> None:
         """Small posterior heads, so that z starts as N(0, I), and small output weights, so that the loss starts at ln V per token."""
         embedding = self.encoder.embedding
-        for table in (embedding.token, embedding.in_bar, embedding.bar):
+        for table in (embedding.token, embedding.pitch_class, embedding.octave, embedding.in_bar, embedding.bar):
             nn.init.normal_(table.weight, std=0.3)
         for head in (self.encoder.mu, self.encoder.logvar):
             nn.init.normal_(head.weight, std=0.001)
             nn.init.zeros_(head.bias)
-        nn.init.normal_(self.decoder.logits.weight, std=0.02)
-        nn.init.zeros_(self.decoder.logits.bias)
+        nn.init.normal_(self.decoder.output.weight, std=0.02)
+        nn.init.zeros_(self.decoder.output.bias)
         for gru in (self.encoder.gru, self.decoder.gru):
             for name, weight in gru.named_parameters():
                 if name.startswith("weight_hh"):
@@ -155,40 +211,35 @@ class RiffVAE(nn.Module):
         inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # [B, T]
         return inputs if keep is None else torch.where(keep, inputs, self.decoder.start_token)
 
-    def forward(
-        self, tokens: Tensor, noise: Tensor, keep: Tensor | None = None, from_model: Tensor | None = None, uniform: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tokens: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Encode, draw z, and decode with the known tokens as input (teacher forcing).
 
         Args:
             tokens: int64 [B, T]
-            noise: [B, Z], standard normal; zeros take the posterior mean.
-            keep: bool [B, T], see decoder_inputs.
-            from_model: bool [B, T], the steps whose tokens are drawn from the model's own prediction before they serve as
-                input to the next (scheduled sampling, Bengio et al. 2015); None for none.
-            uniform: [B, T] in 0..1, those draws.
+            draws: the random numbers; None takes the posterior mean and drops nothing.
 
         Returns:
             logits [B, T, V]; mu, logvar [B, Z]
         """
-        mu, logvar = self.encoder(tokens)
-        z = mu + torch.exp(0.5 * logvar) * noise
-        if from_model is None or uniform is None:
-            return self.decoder(z, self.decoder_inputs(tokens, keep)), mu, logvar
-        keep = torch.ones_like(from_model) if keep is None else keep
-        return self._decode_scheduled(tokens, z, keep, from_model, uniform), mu, logvar
+        draws = draws or Draws()
+        mu, logvar = self.encoder(tokens, draws.encoder_mask)
+        z = mu if draws.noise is None else mu + torch.exp(0.5 * logvar) * draws.noise
+        if draws.from_model is not None:
+            return self._decode_scheduled(tokens, z, draws), mu, logvar
+        return self.decoder(z, self.decoder_inputs(tokens, draws.keep), draws.decoder_mask, draws.output_mask), mu, logvar
 
-    def _decode_scheduled(self, tokens: Tensor, z: Tensor, keep: Tensor, from_model: Tensor, uniform: Tensor) -> Tensor:
-        """Decode step by step, some inputs being the model's own draws. -> logits [B, T, V]"""
+    def _decode_scheduled(self, tokens: Tensor, z: Tensor, draws: Draws) -> Tensor:
+        """Decode step by step, some inputs being the model's own draws; dropout masks are not used here. -> logits [B, T, V]"""
+        assert draws.from_model is not None and draws.uniform is not None
         state, shares = self.decoder.start(z)
         before = torch.full_like(tokens[:, 0], self.decoder.start_token)
         outputs = []
         for t in range(tokens.shape[1]):
-            hidden = torch.where(keep[:, t], before, self.decoder.start_token)
-            logits, state = self.decoder.step(t, hidden, state, shares)
+            seen = before if draws.keep is None else torch.where(draws.keep[:, t], before, self.decoder.start_token)
+            logits, state = self.decoder.step(t, seen, state, shares)
             outputs.append(logits)
-            drawn = inverse_cdf(logits.detach().softmax(dim=-1), uniform[:, t])
-            before = torch.where(from_model[:, t], drawn, tokens[:, t])
+            drawn = inverse_cdf(logits.detach().softmax(dim=-1), draws.uniform[:, t])
+            before = torch.where(draws.from_model[:, t], drawn, tokens[:, t])
         return torch.stack(outputs, dim=1)
 
 

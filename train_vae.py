@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 import training
 from checkpoints import VAE_KIND, load_weights, read_checkpoint, save_checkpoint
 from config import VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
-from dataset import ExampleStream, RiffData, load_riffs, save_table, summary, transpose
+from dataset import ExampleStream, RiffData, load_riffs, mix_bars, save_table, shift_range, summary, transpose
 from metrics import accuracies
-from models import RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from sampling import reconstruct
 
-NOISE, KEEP, FROM_MODEL = 1, 2, 3  # purposes of random numbers
+DRAWS, MIX = 1, 2  # purposes of random numbers
 EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 MAX_EVALUATED = 4096  # held-out riffs looked at in one evaluation
 LAST_FILE = "riff_vae_last.pth"
@@ -39,45 +39,51 @@ LOG_FILE = "train_vae.jsonl"
 
 
 def make_batch(riff_data: RiffData, stream: ExampleStream, step: int, batch_size: int) -> Tensor:
-    """The riffs of one global batch, transposed. int64 [batch_size, T]"""
+    """The riffs of one global batch, mixed and transposed. int64 [batch_size, T]"""
     index, shift = stream.batch(step, batch_size)
-    return torch.from_numpy(transpose(riff_data.train_tokens[index], shift))
+    mix_seed = training.numpy_seed(stream.seed, MIX, step)
+    tokens = mix_bars(riff_data.train_tokens, riff_data.train_song, index, riff_data.config, riff_data.tokenizer, mix_seed)
+    return torch.from_numpy(transpose(tokens, np.clip(shift, *shift_range(tokens, riff_data.config))))
 
 
-def training_loss(
-    model: torch.nn.Module, tokens: Tensor, step: int, train: VAETrainConfig, seed: int, processes: training.Processes, device: torch.device
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one step on this process' share of the batch.
+def make_draws(model: RiffVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
+    """The random numbers of one global batch."""
+    rng = training.generator(seed, DRAWS, step)
+    inputs, outputs = model.encoder.embedding.size, model.decoder.output.in_features
+
+    def mask(size: int) -> Tensor | None:
+        return (torch.rand(batch_size, size, generator=rng) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
+
+    shape = (batch_size, model.tokenizer.steps)
+    noise = torch.randn(batch_size, model.config.z_size, generator=rng)
+    keep = torch.rand(shape, generator=rng) >= train.word_dropout
+    draws = Draws(noise, keep, mask(inputs), mask(inputs), mask(outputs))
+    share = train.scheduled_sampling * training.linear_rise(step, train.steps)
+    if share == 0:
+        return draws
+    from_model, uniform = torch.rand(shape, generator=rng) < share, torch.rand(shape, generator=rng)
+    return dataclasses.replace(draws, from_model=from_model, uniform=uniform)
+
+
+def training_loss(model: torch.nn.Module, tokens: Tensor, draws: Draws, beta: float, free_bits: float) -> tuple[Tensor, dict[str, float]]:
+    """Loss on some riffs, mean over them.
 
     Args:
-        tokens: int64 [batch_size, T], the global batch.
+        tokens: int64 [B, T]
+        beta: weight of the KL now.
 
     Returns:
-        the loss, and its parts for the log: loss, reconstruction and kl in nats per riff; kl_weighted, beta, accuracy.
+        the loss, and its parts for the log: loss, reconstruction and kl in nats per riff; kl_weighted, accuracy.
     """
-    unwrapped: Any = getattr(model, "module", model)  # inside DistributedDataParallel
-    z_size = unwrapped.config.z_size
-    shape = tuple(tokens.shape)
-    noise = torch.randn(shape[0], z_size, generator=training.generator(seed, NOISE, step))
-    keep = torch.rand(shape, generator=training.generator(seed, KEEP, step)) >= train.word_dropout
-    tokens, noise, keep = (processes.share(x).to(device) for x in (tokens, noise, keep))
-    sampled_share = train.scheduled_sampling * training.linear_rise(step, train.steps)
-    if sampled_share > 0:
-        draws = torch.rand((2, *shape), generator=training.generator(seed, FROM_MODEL, step))
-        from_model, uniform = (processes.share(x).to(device) for x in (draws[0] < sampled_share, draws[1]))
-        logits, mu, logvar = model(tokens, noise, keep, from_model, uniform)
-    else:
-        logits, mu, logvar = model(tokens, noise, keep)
+    logits, mu, logvar = model(tokens, draws)
     reconstruction = reconstruction_nats(logits, tokens).mean()
     kl = kl_nats(mu, logvar)
-    beta = train.beta * training.linear_rise(step, train.beta_anneal)
-    weighted = beta * kl_cost(kl, train.free_bits).mean()
+    weighted = beta * kl_cost(kl, free_bits).mean()
     loss = reconstruction + weighted
     accuracy = (logits.detach().argmax(dim=-1) == tokens).float().mean()
     parts = torch.stack([loss, reconstruction, kl.sum(dim=1).mean(), weighted, accuracy]).detach()
     names = ("loss", "reconstruction", "kl", "kl_weighted", "accuracy")
-    values = dict(zip(names, parts.tolist(), strict=True))
-    return loss, {**values, "beta": beta}
+    return loss, dict(zip(names, parts.tolist(), strict=True))
 
 
 @torch.inference_mode()
@@ -91,11 +97,11 @@ def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: 
     was_training = model.training
     model.eval()
     shown = torch.from_numpy(tokens[:MAX_EVALUATED])
-    noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(EVALUATION_SEED, NOISE))
+    noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(EVALUATION_SEED, DRAWS))
     sums = torch.zeros(4, dtype=torch.float64)
     for some, eps in zip(shown.split(chunk), noise.split(chunk), strict=True):
         some = some.to(device)
-        logits, mu, logvar = model(some, eps.to(device))
+        logits, mu, logvar = model(some, Draws(noise=eps.to(device)))
         kl = kl_nats(mu, logvar)
         right = (logits.argmax(dim=-1) == some).float().mean(dim=1)
         parts = [reconstruction_nats(logits, some), kl.sum(dim=1), kl_cost(kl, train.free_bits), right]
@@ -201,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- data
     riff_data = load_riffs(options.dataset, options.tokenizer)
-    low, high = (limit[~riff_data.held_out] for limit in riff_data.shift_range())
+    low, high = shift_range(riff_data.train_tokens, riff_data.config)
     stream = ExampleStream(low, high, run.seed)
     if processes.is_main:
         print(summary(riff_data))
@@ -259,16 +265,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with training.StopRequest() as stop:
         while step < train.steps:
             tokens = make_batch(riff_data, stream, step, train.batch_size)
-            loss, parts = training_loss(engine, tokens, step, train, run.seed, processes, device)
+            draws = make_draws(model, train.batch_size, step, train, run.seed)
+            tokens, draws = processes.share(tokens).to(device), draws.map(lambda x: processes.share(x).to(device))
+            beta = train.beta * training.linear_rise(step, train.beta_anneal)
+            loss, parts = training_loss(engine, tokens, draws, beta, train.free_bits)
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
-            training.require_finite(
-                parts["loss"], norm, step, f"the last good state is in {last_path}" if last_path.exists() else "nothing was saved yet"
-            )
+            training.require_finite(parts["loss"], norm, step, last_path)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
                 rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
-                log.write(step, {**parts, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
+                log.write(step, {**parts, "beta": beta, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
                 held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
                 if held is not None:

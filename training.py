@@ -30,10 +30,14 @@ from midi_utils import write_file
 # ---------------------------------------------------------------- randomness
 
 
+def numpy_seed(seed: int, *purpose: int) -> int:
+    """A seed for one purpose of a run, e.g. numpy_seed(seed, NOISE, step)."""
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]) & 0x7FFF_FFFF_FFFF_FFFF
+
+
 def generator(seed: int, *purpose: int) -> torch.Generator:
-    """A CPU generator for one purpose of a run, e.g. generator(seed, NOISE, step). Numbers are drawn on the CPU on every device."""
-    state = np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
+    """A generator for one purpose of a run. Numbers are drawn on the CPU, whatever the device, so that all devices see the same."""
+    return torch.Generator().manual_seed(numpy_seed(seed, *purpose))
 
 
 # ---------------------------------------------------------------- processes, device, threads
@@ -195,14 +199,15 @@ def clip_and_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tens
     return norm
 
 
-def require_finite(loss: float, grad_norm: float, step: int, last_saved: str) -> None:
+def require_finite(loss: float, grad_norm: float, step: int, last_path: Path) -> None:
     """Stop a run that has gone wrong instead of hiding it.
 
     Raises:
         UserError: names the step and the last good checkpoint.
     """
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise UserError(f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged; {last_saved}; try a lower --lr")
+        saved = f"the last good state is in {last_path}" if last_path.exists() else "nothing was saved yet"
+        raise UserError(f"step {step}: loss {loss}, gradient norm {grad_norm}: training diverged; {saved}; try a lower --lr")
 
 
 # ---------------------------------------------------------------- log and stopping

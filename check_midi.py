@@ -1,0 +1,371 @@
+"""Say what is in MIDI files, and whether they would be accepted for training.
+
+python check_midi.py                       what generate.py wrote last
+python check_midi.py midi_riffs            a table, one line per file
+python check_midi.py a.mid b.mid --json    the same facts for programs
+
+Exit status: 0 every file would be accepted, 1 some are refused (named), 2 there was nothing to check.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+import tyro
+
+import midi_utils
+from config import LONG_FILE, DataConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from dataset import find_music_files, read_file_riffs
+from midi_utils import Bar, MidiError, MidiFile, MidiTrack, pitch_name
+
+FEW = 3  # up to so many files get a report each, more get a table
+WIDTH = 100  # columns of text
+
+
+@dataclass(frozen=True)
+class CheckMidi:
+    """Say what is in MIDI files, and whether they would be accepted for training."""
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()  # files and folders; none: the long file of the run, with any number of bars
+    preset: str = "riff_2bar"  # whose rules apply, and which run to look at when no path is given
+    run_dir: str = ""  # folder of the run; default runs/<preset>
+    json: bool = False  # print one JSON value instead of text
+    roll_bars: int = -1  # bars of piano roll for each file, 0 for all; -1: 4 for up to 3 files, and a table for more
+    bars: int = TokenizerConfig.bars  # length of one riff in bars of 4/4
+    steps_per_beat: int = TokenizerConfig.steps_per_beat  # grid: 4 steps per quarter note are sixteenths
+    policy: Literal["lowest", "highest", "reject"] = TokenizerConfig.policy  # which note of a chord becomes the line; reject refuses chords
+    max_bars: int = DataConfig.max_bars  # files with more bars than this are refused; 0 takes any length
+    min_notes: int = DataConfig.min_notes  # a riff with fewer note onsets is refused
+    low: int = DataConfig.low  # lowest MIDI pitch accepted
+    high: int = DataConfig.high  # highest MIDI pitch accepted
+    grid_tolerance: float = DataConfig.grid_tolerance  # an onset further than this from its step is off the grid, in steps (0 to 0.5)
+    max_off_grid: float = DataConfig.max_off_grid  # share of off-grid onsets above which a riff is refused, 0 to 1
+
+    def __post_init__(self) -> None:
+        if self.roll_bars < -1:
+            raise UserError(f"--roll-bars {self.roll_bars}: give a number of bars, 0 for all, or -1")
+
+    def rules(self) -> tuple[DataConfig, TokenizerConfig]:
+        """The rules of training under the preset and the flags."""
+        base = preset_options(TrainVAE, self.preset)
+        data = dataclasses.replace(
+            base.dataset, max_bars=self.max_bars if self.paths else 0, min_notes=self.min_notes, low=self.low, high=self.high,
+            grid_tolerance=self.grid_tolerance, max_off_grid=self.max_off_grid,
+        )  # fmt: skip
+        return data, dataclasses.replace(base.tokenizer, bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy)
+
+
+def parse_args(argv: Sequence[str]) -> CheckMidi:
+    """Read the command line: default < preset < flag."""
+    base = preset_options(TrainVAE, tyro.cli(CheckMidi, args=list(argv)).preset)
+    known = dataclasses.asdict(base.dataset) | dataclasses.asdict(base.tokenizer)
+    shared = {field.name: known[field.name] for field in dataclasses.fields(CheckMidi) if field.name in known}
+    return tyro.cli(CheckMidi, args=list(argv), default=CheckMidi(preset=base.preset, **shared))
+
+
+# ---------------------------------------------------------------- the facts about one file
+
+
+@dataclass(frozen=True)
+class Line:
+    """A track as one line of notes on the grid of the file's bars, whatever their meter."""
+
+    bars: list[Bar]  # of the whole file
+    bar_step: np.ndarray  # int64 [bars + 1], the step each bar starts on, and where the last one ends
+    first: int  # index of the first bar that holds a note; as in training, what is before it does not count
+    off_grid: np.ndarray  # bool [notes of the track]
+    start: np.ndarray  # int64 [notes], steps, rising; one note per step
+    end: np.ndarray  # int64 [notes], steps; never past the next start
+    pitch: np.ndarray  # int64 [notes]
+
+
+def read_line(midi: MidiFile, track: MidiTrack, data: DataConfig, tokenizer: TokenizerConfig) -> Line:
+    """Put the whole of a track on the grid, also what training would refuse.
+
+    Raises:
+        MidiError: too many bars to count.
+    """
+    step = midi.ticks_per_beat / tokenizer.steps_per_beat
+    half_step = int(step / 2)  # an end just past a bar line opens no bar
+    end = max(midi_utils.end_of_track(midi), *(int(track.end.max()) for track in midi.tracks))
+    try:
+        music = midi_utils.bars(midi, max(midi.last_onset + half_step, end - half_step - 1))
+    except MidiError:  # perhaps only the end is far off
+        music = midi_utils.bars(midi, midi.last_onset + half_step)
+    begins = np.array([bar.start for bar in music])
+    bar_step = np.cumsum([0] + [max(1, round((bar.end - bar.start) / step)) for bar in music])
+
+    def on_grid(ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        bar = np.searchsorted(begins, ticks, side="right") - 1
+        exact = (ticks - begins[bar]) / step
+        nearest = np.floor(exact + 0.5).astype(np.int64)
+        return bar_step[bar] + nearest, np.abs(exact - nearest)
+
+    start, distance = on_grid(track.start)
+    end, _ = on_grid(track.end)
+    order = np.lexsort((-track.pitch if tokenizer.policy == "highest" else track.pitch, start))
+    order = order[np.append(True, np.diff(start[order]) > 0)]  # one note of each chord
+    start, pitch = start[order], track.pitch[order]
+    bar_step[-1] = max(bar_step[-1], start[-1] + 1)
+    end = np.clip(end[order], start + 1, np.append(start[1:], bar_step[-1]))
+    first = np.searchsorted(bar_step[:-1], start[0], side="right") - 1
+    return Line(music, bar_step, int(first), distance > data.grid_tolerance, start, end, pitch)
+
+
+def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tuple[dict[str, Any], Line | None]:
+    """All facts about a file, in plain types; and its line, if its bars can be counted."""
+    facts: dict[str, Any] = {"file": str(path), "accepted": False, "riffs": 0, "reason": None, "detail": None, "remarks": []}
+    try:
+        riffs, remarks, _ = read_file_riffs(path, data, tokenizer)
+        facts |= {"accepted": True, "riffs": len(riffs), "first_bars": [riff.first_bar for riff in riffs], "remarks": remarks}
+    except MidiError as error:
+        facts |= {"reason": error.reason, "detail": error.detail}
+    try:  # what training refuses is described all the same, as far as it can be read
+        midi = midi_utils.read_midi(path)
+        track, _ = midi_utils.choose_track(midi)
+    except MidiError:
+        return facts, None
+    try:
+        line = read_line(midi, track, data, tokenizer)
+    except MidiError:
+        line = None
+
+    starts = [bar.start for bar in line.bars] if line else []
+
+    def bar_at(tick: int) -> int | None:
+        return bisect.bisect(starts, tick) if line and 0 <= tick < line.bars[-1].end else None
+
+    facts |= {
+        "tempos": [{"bar": bar_at(tick), "bpm": round(bpm, 3)} for tick, bpm in midi.tempos],
+        "meters": [{"bar": bar_at(tick), "meter": f"{top}/{bottom}"} for tick, top, bottom in midi.time_signatures],
+        "markers": [{"bar": bar_at(tick), "text": text} for tick, text in midi.markers],
+        "bars": len(line.bars) if line else None,
+        "tracks": [
+            {"name": t.name, "program": t.program, "is_drum": t.is_drum, "notes": len(t.pitch), "read": t is track} for t in midi.tracks
+        ],
+        "notes": len(track.pitch),
+        "range": [int(track.pitch.min()), int(track.pitch.max())],
+        "pitches": {pitch_name(p): n for p, n in sorted(Counter(track.pitch.tolist()).items())},
+    }
+    return facts | (line_facts(line) if line else {}), line
+
+
+def line_facts(line: Line) -> dict[str, Any]:
+    """The facts that need the grid: what metrics.py says of riffs, over the whole track from its first bar with a note."""
+    length, again = line.end - line.start, line.pitch[1:] == line.pitch[:-1]
+    return {
+        "first_bar": line.first + 1,
+        "chord_notes": len(line.off_grid) - len(line.pitch),
+        "rest_ratio": round(float(1 - length.sum() / (line.bar_step[-1] - line.bar_step[line.first])), 4),
+        "restrike_share": round(float(again.mean()), 4) if len(again) else None,
+        "lengths": {str(steps): n for steps, n in sorted(Counter(length.tolist()).items())},
+        "off_grid": int(line.off_grid.sum()),
+        "off_grid_share": round(float(line.off_grid.mean()), 4),
+    }
+
+
+# ---------------------------------------------------------------- the report of one file
+
+
+def some(items: Iterable[str], most: int, join: str = ", ") -> str:
+    """The first items in a row, and how many more there are."""
+    items = list(items)
+    return join.join(items[:most] + [f"and {len(items) - most} more"] * (len(items) > most))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def report(facts: dict[str, Any], line: Line | None, data: DataConfig) -> str:
+    """The facts about one file as text, in two columns."""
+    accepted = f"accepted: {count(facts['riffs'], 'riff')}, from bar {some(map(str, facts.get('first_bars', [])), 8)}"
+    rows = [("training", accepted if facts["accepted"] else f"refused, {facts['reason']}: {facts['detail']}")]
+    rows += [("", remark) for remark in facts["remarks"]]
+
+    def by_bar(events: str, unit: str = "") -> str:
+        return some((f"bar {bar or '?'}: {value}{unit}" for bar, value in (event.values() for event in facts[events])), 8)
+
+    if "notes" in facts:
+        tracks = []
+        for t in facts["tracks"]:
+            part = "drums" if t["is_drum"] else midi_utils.program_name(t["program"])
+            here = " (read here)" * (t["read"] and len(facts["tracks"]) > 1)
+            tracks.append(f"{t['name'] or 'unnamed'}, {part}, {count(t['notes'], 'note')}{here}")
+        low, high = facts["range"]
+        rows.append(("tempo", by_bar("tempos", " bpm")))
+        rows.append(("meter", by_bar("meters")))
+        rows += [("markers", by_bar("markers"))] * bool(facts["markers"])
+        rows.append(("length", count(facts["bars"], "bar") if line else "too many bars to count"))
+        rows.append((count(len(tracks), "track"), some(tracks, 8, "; ")))
+        rows.append(("notes", f"{facts['notes']}, {pitch_name(low)} to {pitch_name(high)}, {count(high - low, 'semitone')}"))
+        rows.append(("pitches", "  ".join(f"{name}:{n}" for name, n in facts["pitches"].items())))
+    if line:
+        if facts["chord_notes"]:
+            rows.append(("chords", f"{count(facts['chord_notes'], 'note')} of chords left out of what follows, as in training"))
+        again = facts["restrike_share"]
+        rows.append(("lengths", "in steps  " + some((f"{steps}:{n}" for steps, n in facts["lengths"].items()), 12, "  ")))
+        rows.append(("rests", f"{facts['rest_ratio']:.1%} of the steps" + f" from bar {line.first + 1} on" * (line.first > 0)))
+        rows.append(("re-strikes", "only one note" if again is None else f"{again:.1%} of the notes repeat the pitch before"))
+        rows.append(("off grid", f"{facts['off_grid']} of {facts['notes']} notes lie more than {data.grid_tolerance:g} steps from a step"))
+    wrapped = [textwrap.fill(f"{name:10s}  {text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14) for name, text in rows]
+    return "\n".join([facts["file"], *wrapped])
+
+
+def piano_roll(line: Line, tokenizer: TokenizerConfig, roll_bars: int) -> str:
+    """The first bars of a line as a text piano roll, two bars of 4/4 to a row; bars of other lengths have a row each.
+
+    Args:
+        roll_bars: how many, from the first bar with a note; 0 for all.
+    """
+    stop = min(len(line.bars), line.first + roll_bars) if roll_bars else len(line.bars)
+    rows, at = [], line.first
+    while at < stop:
+        bar = line.bars[at]
+        until = at + 1 + (bar.is_four_four and at + 1 < stop and line.bars[at + 1].is_four_four)
+        meter = "" if bar.is_four_four else f", {bar.numerator}/{bar.denominator}" if bar.denominator else ", incomplete"
+        rows.append(f"  bars {at + 1}-{until}" if until > at + 1 else f"  bar {until}{meter}")
+        edges = [*range(line.bar_step[at], line.bar_step[until], 2 * tokenizer.steps_per_bar), int(line.bar_step[until])]
+        rows += [roll_row(line, a, b, tokenizer) for a, b in itertools.pairwise(edges)]
+        at = until
+    if stop < len(line.bars):
+        rows.append(f"  {count(len(line.bars) - stop, 'more bar')}: --roll-bars 0 shows all")
+    return "\n".join(rows)
+
+
+def roll_row(line: Line, a: int, b: int, tokenizer: TokenizerConfig) -> str:
+    """Steps a to b of a line, at most two bars of 4/4, as a piano roll. A note that rings on from before is not drawn as struck."""
+    two_bars = dataclasses.replace(tokenizer, bars=2, hold_token=True)
+    here = (line.end > a) & (line.start < b) & (line.pitch > 0)  # pitch 0 cannot be written as a token
+    start, end, pitch = np.maximum(line.start[here] - a, 0), line.end[here] - a, line.pitch[here]
+    tokens = midi_utils.notes_to_tokens(start, end, pitch, two_bars)[: b - a]
+    rows = midi_utils.text_roll(tokens, two_bars).splitlines()
+    if len(pitch) and line.start[here][0] < a:
+        row = sorted(set(midi_utils.tokens_to_notes(tokens, two_bars)[2].tolist()), reverse=True).index(pitch[0])
+        rows[row] = rows[row].replace("|o", "|=", 1)
+    return "\n".join(rows)
+
+
+# ---------------------------------------------------------------- many files
+
+# title, fact, width (negative: flush left) and how to write the fact; what is not known is left blank
+COLUMNS: list[tuple[str, str, int, Callable[[Any], str]]] = [
+    ("training", "verdict", -12, str),
+    ("riffs", "riffs", 5, str),
+    ("bars", "bars", 5, str),
+    ("bpm", "tempos", 6, lambda tempos: f"{tempos[0]['bpm']:.4g}" + "+" * (len(tempos) > 1)),
+    ("meter", "meters", 6, lambda meters: meters[0]["meter"] + "+" * (len(meters) > 1)),
+    ("notes", "notes", 6, str),
+    ("range", "range", -9, lambda pitches: "-".join(map(pitch_name, pitches))),
+    ("rests", "rest_ratio", 5, "{:.0%}".format),
+    ("again", "restrike_share", 5, "{:.0%}".format),
+    ("off", "off_grid_share", 4, "{:.0%}".format),
+]
+
+
+def table(all_facts: list[dict[str, Any]]) -> str:
+    """One aligned line per file, and a total."""
+    names = [Path(facts["file"]).name for facts in all_facts]
+    sums = total(all_facts)
+    wide = min(WIDTH - sum(abs(width) + 1 for _, _, width, _ in COLUMNS), max(map(len, [*names, "1000 files"])))
+
+    def row(name: str, facts: dict[str, Any], cells: Sequence[str] = ()) -> str:
+        cells = cells or ["" if facts.get(fact) is None else write(facts[fact]) for _, fact, _, write in COLUMNS]
+        texts = [f"{cell:{'<' if width < 0 else '>'}{abs(width)}}" for cell, (_, _, width, _) in zip(cells, COLUMNS, strict=True)]
+        return " ".join([f"{name if len(name) <= wide else '~' + name[1 - wide :]:{wide}}", *texts]).rstrip()
+
+    lines = [row("file", {}, [title for title, *_ in COLUMNS])]
+    lines += [row(name, facts | {"verdict": facts["reason"] or "accepted"}) for name, facts in zip(names, all_facts, strict=True)]
+    lines.append(row(count(len(names), "file"), sums | {"verdict": f"{sums['accepted']} accepted"}))
+    lines.append("again: notes that repeat the pitch before; off: notes off the grid; last line: sums and means")
+    for reason, number in sums["refused"].items():
+        at = next(i for i, facts in enumerate(all_facts) if facts["reason"] == reason)
+        lines.append(textwrap.fill(f"refused, {reason}: {number}, such as {names[at]} ({all_facts[at]['detail']})", WIDTH))
+    return "\n".join(lines)
+
+
+def total(all_facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums, and means over the files for which a number is known."""
+
+    def known(fact: str) -> list[Any]:
+        return [facts[fact] for facts in all_facts if facts.get(fact) is not None]
+
+    sums = {fact: sum(known(fact)) for fact in ("accepted", "riffs", "bars", "notes", "off_grid")}
+    means = {fact: round(float(np.mean(known(fact))), 4) if known(fact) else None for fact in ("rest_ratio", "restrike_share")}
+    pitches = [pitch for ends in known("range") for pitch in ends]
+    return {
+        "files": len(all_facts),
+        "refused": dict(Counter(known("reason")).most_common()),
+        **(sums | means),
+        "range": [min(pitches), max(pitches)] if pitches else None,
+        "off_grid_share": round(sums["off_grid"] / sums["notes"], 4) if sums["notes"] else None,
+    }
+
+
+# ---------------------------------------------------------------- the script
+
+
+def find_files(options: CheckMidi) -> list[Path]:
+    """The files to check, each once.
+
+    Raises:
+        UserError: a path that does not exist, a folder without music, or no generated file yet.
+    """
+    if not options.paths:
+        path = Path(options.run_dir or Path("runs") / options.preset) / LONG_FILE
+        if not path.is_file():
+            raise UserError(f"{path}: not there; run `python generate.py` first, or name the MIDI files or folders to check")
+        return [path]
+    files: list[Path] = []
+    for path in map(Path, options.paths):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; name MIDI files or folders to check")
+        found = find_music_files(path) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: no .mid or .midi file in it or below it; name MIDI files or folders to check")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def say(text: str, file: TextIO) -> None:
+    """Print text that strangers wrote parts of: control characters, and what the terminal cannot show, become ?."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    encoding = file.encoding or "utf-8"
+    print(shown.encode(encoding, "replace").decode(encoding), file=file, flush=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse_args(argv)
+    data, tokenizer = options.rules()
+    files = find_files(options)
+    few = len(files) <= FEW and not any(Path(path).is_dir() for path in options.paths)
+    all_facts = []
+    for path in files:
+        facts, line = check_file(path, data, tokenizer)
+        all_facts.append(facts)
+        if not options.json and (few or options.roll_bars >= 0):
+            roll = piano_roll(line, tokenizer, 4 if options.roll_bars < 0 else options.roll_bars) if line else ""
+            say(f"{report(facts, line, data)}\n{roll}\n", sys.stdout)
+    if options.json:
+        print(json.dumps({"files": all_facts, "total": total(all_facts)}, allow_nan=False))
+    elif not few:
+        say(table(all_facts), sys.stdout)
+    refused = [f"{Path(facts['file']).name} ({facts['reason']})" for facts in all_facts if not facts["accepted"]]
+    if refused:
+        say(f"check_midi.py: {len(refused)} of {len(files)} refused for training: {some(refused, 3)}", sys.stderr)
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

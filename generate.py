@@ -1,0 +1,170 @@
+"""Write new riffs with a trained run.
+
+    python generate.py [--num-outputs 16] [--seeds 0-15] [--temperature 1.0] [--rest-penalty 0] [--prior diffusion] ...
+
+Writes generated_riff_long.mid (all riffs in a row, a marker at each) to the run folder, and one file per riff to riffs/
+beside it, named by seed and tempo. Beside each MIDI file lies a JSON file that says how it was made. The same seed gives
+the same bytes, whatever else is made with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints import load_diffusion, load_vae, weights_hash
+from config import (
+    DIFFUSION_FILE,
+    LONG_FILE,
+    VAE_FILE,
+    Generate,
+    TokenizerConfig,
+    UserError,
+    format_options,
+    parse_options,
+    parse_seeds,
+    run_script,
+)
+from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
+from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes, write_file
+from sampling import sample_riffs
+from training import choose_device, choose_threads
+
+PARTS_FOLDER = "riffs"
+
+
+def describe(tokens: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
+    """What a riff is like, in plain numbers, for its JSON. tokens: int [T]"""
+    pitch = tokens_to_notes(tokens, tokenizer)[2]
+    one = tokens[None]
+    restrikes = float(restrike_share(one, tokenizer)[0])
+    return {
+        "notes": len(pitch),
+        "notes_per_bar": float(notes_per_bar(one, tokenizer)[0]),
+        "rest_ratio": float(rest_ratio(one)[0]),
+        "restrike_share": None if np.isnan(restrikes) else round(restrikes, 4),
+        "lowest": pitch_name(int(pitch.min())) if len(pitch) else None,
+        "highest": pitch_name(int(pitch.max())) if len(pitch) else None,
+        "tokens": tokens.tolist(),
+    }
+
+
+def refuse_to_overwrite(path: Path) -> None:
+    """Our own output may be replaced, since its JSON says how to make it again; anything else may not.
+
+    Raises:
+        UserError: there is a file that generate.py did not write, or that was edited since.
+    """
+    if not path.exists():
+        return
+    try:
+        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = ""
+    if known != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise UserError(f"{path}: is not, or no longer, as generate.py wrote it; move it away, or give another --output-dir")
+
+
+def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]:
+    """The files to write, the long one first. Names sort by seed and carry the tempo.
+
+    Raises:
+        UserError: one of them would overwrite somebody's file.
+    """
+    parts = [output_dir / PARTS_FOLDER / f"riff_seed{seed:06d}_{bpm:.0f}bpm.mid" for seed in seeds]
+    for path in [output_dir / LONG_FILE, *parts]:
+        refuse_to_overwrite(path)
+    return [output_dir / LONG_FILE, *parts]
+
+
+def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
+    """Write a MIDI file and its JSON, the MIDI file last, so that a JSON never describes a file it was not made for."""
+    record = {"file": path.name, "sha256": hashlib.sha256(midi).hexdigest(), **facts}
+    write_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    write_file(path, midi)
+
+
+def print_table(tokens: np.ndarray, seeds: Sequence[int], tokenizer: TokenizerConfig, most: int = 20) -> None:
+    """One line per riff, and their means."""
+    print(f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s}  contour (one sign a step: . rest, - hold)")
+    for seed, riff in list(zip(seeds, tokens, strict=True))[:most]:
+        facts = describe(riff, tokenizer)
+        start, end, pitch = tokens_to_notes(riff, tokenizer)
+        signs = ["."] * len(riff)
+        for first, last, value in zip(start, end, pitch, strict=True):
+            signs[first:last] = ["0123456789abcdefghijklmnopqrstuvwxyz"[min(35, int(value - pitch.min()))]] + ["-"] * int(last - first - 1)
+        shown = "|".join("".join(signs[i : i + tokenizer.steps_per_bar]) for i in range(0, len(signs), tokenizer.steps_per_bar))
+        print(
+            f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {facts['lowest'] or '-':>7s} {facts['highest'] or '-':>8s}  {shown}"
+        )
+    if len(seeds) > most:
+        print(f"   ... and {len(seeds) - most} more")
+    silent = int((rest_ratio(tokens) == 1).sum())
+    print(
+        f"  mean: {notes_per_bar(tokens, tokenizer).mean():.1f} notes per bar, rests {rest_ratio(tokens).mean():.1%}; "
+        f"{distinct_share(tokens):.0%} distinct, {silent} silent"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(Generate, argv)
+    if options.run.dry_run:
+        print(format_options(options))
+        return 0
+    run, sample = options.run, options.sample
+    folder = Path(run.run_dir)
+    first = run.seed
+    seeds = parse_seeds(options.seeds) if options.seeds else list(range(first, first + options.num_outputs))
+
+    # ---- models
+    device = choose_device(run.device)
+    choose_threads(run.threads)
+    vae, content = load_vae(folder / VAE_FILE, str(device))
+    diffusion, diffusion_hash = None, None
+    if sample.prior == "diffusion":
+        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
+        timesteps = diffusion.config.num_timesteps
+        if sample.sampling_steps > timesteps:
+            raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
+        diffusion_hash = weights_hash(diffusion.state_dict())
+    bpm = options.bpm or content["data"]["bpm"]
+    program = options.program if options.program >= 0 else content["data"]["program"]
+    output_dir = Path(options.output_dir or folder)
+    long_path, *paths = plan_files(output_dir, seeds, bpm)
+
+    # ---- music
+    tokens, _ = sample_riffs(vae, diffusion, seeds, sample)
+    made_with = {
+        "settings": dataclasses.asdict(sample),
+        "bpm": bpm,
+        "program": program,
+        "tokenizer": dataclasses.asdict(vae.tokenizer),
+        "vae": weights_hash(vae.state_dict()),
+        "diffusion": diffusion_hash,
+    }
+    riffs = [
+        Riff(riff, ((0.0, bpm),), program, f"riff seed {seed}", ((0.0, f"seed {seed}"),)) for seed, riff in zip(seeds, tokens, strict=True)
+    ]
+    for seed, riff, path in zip(seeds, riffs, paths, strict=True):
+        write_with_json(
+            path, riffs_to_midi([riff], vae.tokenizer), {"seed": seed, **made_with, "riff": describe(riff.tokens, vae.tokenizer)}
+        )
+    parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
+    write_with_json(long_path, riffs_to_midi(riffs, vae.tokenizer), {**made_with, "riffs": parts})
+
+    # ---- what was made
+    print_table(tokens, seeds, vae.tokenizer)
+    bars = len(seeds) * vae.tokenizer.bars
+    print(f"{long_path}: {len(seeds)} riffs in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
+    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, and how it was made (.json)")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

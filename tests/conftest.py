@@ -1,0 +1,100 @@
+"""MIDI files built in code: no test reads a file that is not in the repository."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mido
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import TokenizerConfig
+from midi_utils import Riff, riffs_to_midi
+
+Note = tuple[float, float, int]  # onset and length in quarter notes, MIDI pitch
+EIGHTHS: list[Note] = [(i / 2, 0.5, 40 + i % 5) for i in range(16)]  # two bars of 4/4
+END_OF_TRACK = b"\x00\xff\x2f\x00"
+
+
+def midi_track(
+    notes: Sequence[Note], program: int = 27, name: str = "", channel: int = 0, end: float | None = None, ticks: int = 480
+) -> mido.MidiTrack:
+    """A track of notes; `end` is where it ends, in quarter notes, by default at the last note's end."""
+    track, now = mido.MidiTrack(), 0
+    if name:
+        track.append(mido.MetaMessage("track_name", name=name))
+    track.append(mido.Message("program_change", program=program, channel=channel))
+    events = [(round((at + length) * ticks), 0, pitch) for at, length, pitch in notes]
+    events += [(round(at * ticks), 1, pitch) for at, _, pitch in notes]
+    for tick, on, pitch in sorted(events):
+        track.append(mido.Message("note_on" if on else "note_off", note=pitch, velocity=90, channel=channel, time=tick - now))
+        now = tick
+    track.append(mido.MetaMessage("end_of_track", time=max(0, round((end or 0) * ticks) - now)))
+    return track
+
+
+def midi_bytes(
+    *tracks: mido.MidiTrack,
+    tempos: Sequence[tuple[float, float]] = ((0, 100),),  # (quarter note, quarter notes per minute)
+    meters: Sequence[tuple[float, int, int]] = ((0, 4, 4),),  # (quarter note, numerator, denominator)
+    markers: Sequence[tuple[float, str]] = (),
+    ticks: int = 480,
+) -> bytes:
+    """A file of a head track and the tracks given."""
+    from io import BytesIO
+
+    head = [(at, mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))) for at, bpm in tempos]
+    head += [(at, mido.MetaMessage("time_signature", numerator=n, denominator=d)) for at, n, d in meters]
+    head += [(at, mido.MetaMessage("marker", text=text)) for at, text in markers]
+    track, now = mido.MidiTrack(), 0
+    for at, message in sorted(head, key=lambda event: event[0]):
+        track.append(message.copy(time=round(at * ticks) - now))
+        now = round(at * ticks)
+    file = mido.MidiFile(type=1, ticks_per_beat=ticks, charset="utf-8")
+    file.tracks = [track, *tracks]
+    buffer = BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+def raw_midi(*chunks: bytes, division: int = 480) -> bytes:
+    """A file of track chunks given as raw bytes, for what no MIDI library will write."""
+    body = b"".join(b"MTrk" + struct.pack(">I", len(chunk)) + chunk for chunk in chunks)
+    return b"MThd" + struct.pack(">IHHH", 6, 1, len(chunks), division) + body
+
+
+def raw_note(delta: bytes, pitch: int = 40) -> bytes:
+    """A note of 96 ticks after a delta time that is already encoded."""
+    return delta + bytes([0x90, pitch, 90, 96, 0x80, pitch, 0])
+
+
+def riff_bytes(tokens: Sequence[int], tokenizer: TokenizerConfig | None = None, **fields) -> bytes:
+    """A file of one riff, as our own writer makes it."""
+    import numpy as np
+
+    return riffs_to_midi([Riff(np.array(tokens), **fields)], tokenizer or TokenizerConfig())
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """write("a.mid", [(0, 1, 40), ...], program=27, meters=...) makes a file in tmp_path and returns its path.
+
+    The second argument may also be finished tracks, or bytes.
+    """
+
+    def write_midi(name: str, content=EIGHTHS, **options) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, bytes):
+            ours = {key: options.pop(key) for key in ("program", "channel", "end") if key in options}
+            ours["ticks"] = options.get("ticks", 480)
+            tracks = content if content and isinstance(content[0], mido.MidiTrack) else [midi_track(content, **ours)]
+            content = midi_bytes(*tracks, **options)
+        path.write_bytes(content)
+        return path
+
+    return write_midi

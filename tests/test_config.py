@@ -1,0 +1,248 @@
+"""The command line, presets and what may import what."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import config
+from config import PRESETS, DataConfig, Generate, TokenizerConfig, TrainDiffusion, TrainVAE, UserError, parse_options, parse_seeds
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {path.stem for path in ROOT.glob("*.py")} | {"midi_riffs"}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py") if "parse_options(" in path.read_text(encoding="utf-8")} | {"check_midi"}
+SCRIPTS -= {"config"}
+
+
+def imports_of(name: str) -> set[str]:
+    """Our own modules that a module imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found & OURS
+
+
+# ---------------------------------------------------------------- imports run one way
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("config", set()),
+        ("midi_utils", {"config"}),
+        ("metrics", {"config", "midi_utils"}),
+        ("dataset", {"config", "midi_utils", "metrics"}),
+        ("models", {"config"}),
+    ],
+)
+def test_library_imports_only_what_is_before_it(name: str, allowed: set[str]) -> None:
+    if not (ROOT / f"{name}.py").exists():
+        pytest.skip(f"{name}.py is not there yet")
+    assert imports_of(name) <= allowed
+
+
+def test_nothing_imports_a_script() -> None:
+    for path in ROOT.glob("*.py"):
+        assert not imports_of(path.stem) & SCRIPTS, path.name
+
+
+def test_imports_without_torch_and_without_doing_anything() -> None:
+    code = "import sys, config, midi_utils, metrics, dataset, check_midi; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
+
+
+# ---------------------------------------------------------------- precedence
+
+
+def test_default_then_preset_then_flag() -> None:
+    assert parse_options(TrainVAE, []).train.steps == TrainVAE().train.steps
+    tiny = PRESETS["riff_2bar_tiny"]["train_vae.steps"]
+    assert tiny != TrainVAE().train.steps
+    assert parse_options(TrainVAE, ["--preset", "riff_2bar_tiny"]).train.steps == tiny
+    assert parse_options(TrainVAE, ["--preset=riff_2bar_tiny"]).train.steps == tiny
+    assert parse_options(TrainVAE, ["--preset", "riff_2bar_tiny", "--steps", "7"]).train.steps == 7
+    assert parse_options(TrainVAE, ["--steps", "7", "--preset", "riff_2bar_tiny"]).train.steps == 7
+
+
+def test_a_preset_reaches_each_script_with_its_own_section_only() -> None:
+    vae = parse_options(TrainVAE, ["--preset", "riff_2bar_tiny"])
+    diffusion = parse_options(TrainDiffusion, ["--preset", "riff_2bar_tiny"])
+    assert vae.model.encoder_size == PRESETS["riff_2bar_tiny"]["model.encoder_size"]
+    assert diffusion.model.hidden_size == PRESETS["riff_2bar_tiny"]["diffusion.hidden_size"]
+    assert diffusion.train.steps == PRESETS["riff_2bar_tiny"]["train_diffusion.steps"]
+    assert parse_options(TrainVAE, ["--preset", "riff_2bar_plain"]).tokenizer.hold_token is False
+
+
+@pytest.mark.parametrize("script", [TrainVAE, TrainDiffusion, Generate])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_for_every_script(script: type, preset: str) -> None:
+    assert parse_options(script, ["--preset", preset]).preset == preset
+
+
+def test_every_key_of_every_preset_is_a_field_somewhere() -> None:
+    for differences in PRESETS.values():
+        for key in differences:
+            section, name = key.split(".")
+            owners = [script for script, sections in config._SECTIONS.items() if section in sections]
+            assert owners, key
+            for script in owners:
+                part = getattr(script(), config._SECTIONS[script][section])
+                assert name in {field.name for field in dataclasses.fields(part)}, key
+
+
+def test_run_dir_follows_the_preset_unless_given() -> None:
+    assert Path(parse_options(TrainVAE, []).run.run_dir) == Path("runs/riff_2bar")
+    assert Path(parse_options(Generate, ["--preset", "riff_2bar_plain"]).run.run_dir) == Path("runs/riff_2bar_plain")
+    assert parse_options(TrainVAE, ["--run-dir", "elsewhere"]).run.run_dir == "elsewhere"
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_unknown_flag_exits_2_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_options(TrainVAE, ["--batch-sise", "3"])
+    assert stop.value.code == 2
+    assert "--batch-size" in capsys.readouterr().err
+
+
+def test_unknown_preset_names_the_choices() -> None:
+    with pytest.raises(UserError, match=r"--preset nope: choose from .*riff_2bar"):
+        parse_options(TrainVAE, ["--preset", "nope"])
+
+
+BAD_FLAGS = [
+    (TrainVAE, "--steps", "0"),
+    (TrainVAE, "--batch-size", "0"),
+    (TrainVAE, "--lr", "0"),
+    (TrainVAE, "--lr", "nan"),
+    (TrainVAE, "--lr-final", "1.5"),
+    (TrainVAE, "--warmup", "-1"),
+    (TrainVAE, "--grad-clip", "0"),
+    (TrainVAE, "--weight-decay", "-1"),
+    (TrainVAE, "--beta", "-0.1"),
+    (TrainVAE, "--beta", "nan"),
+    (TrainVAE, "--beta-anneal", "-1"),
+    (TrainVAE, "--free-bits", "-1"),
+    (TrainVAE, "--word-dropout", "1.1"),
+    (TrainVAE, "--scheduled-sampling", "-0.1"),
+    (TrainVAE, "--bars", "0"),
+    (TrainVAE, "--bars", "65"),
+    (TrainVAE, "--steps-per-beat", "0"),
+    (TrainVAE, "--holdout", "1"),
+    (TrainVAE, "--low", "0"),
+    (TrainVAE, "--high", "128"),
+    (TrainVAE, "--grid-tolerance", "0.6"),
+    (TrainVAE, "--max-off-grid", "2"),
+    (TrainVAE, "--max-bars", "-1"),
+    (TrainVAE, "--min-notes", "0"),
+    (TrainVAE, "--transpose", "25"),
+    (TrainVAE, "--split-seed", "-1"),
+    (TrainVAE, "--embed-size", "0"),
+    (TrainVAE, "--z-size", "0"),
+    (TrainVAE, "--seed", "-1"),
+    (TrainVAE, "--threads", "-1"),
+    (TrainVAE, "--device", "abacus"),
+    (TrainVAE, "--log-interval", "0"),
+    (TrainVAE, "--save-interval", "0"),
+    (TrainDiffusion, "--hidden-size", "7"),
+    (TrainDiffusion, "--blocks", "0"),
+    (TrainDiffusion, "--num-timesteps", "9"),
+    (TrainDiffusion, "--ema-decay", "1"),
+    (Generate, "--temperature", "-1"),
+    (Generate, "--temperature", "nan"),
+    (Generate, "--temperature", "inf"),
+    (Generate, "--rest-penalty", "nan"),
+    (Generate, "--top-p", "0"),
+    (Generate, "--top-p", "1.01"),
+    (Generate, "--top-k", "-1"),
+    (Generate, "--eta", "2"),
+    (Generate, "--sampling-steps", "0"),
+    (Generate, "--num-outputs", "0"),
+    (Generate, "--bpm", "5"),
+    (Generate, "--program", "128"),
+]
+
+
+@pytest.mark.parametrize(("script", "flag", "value"), BAD_FLAGS, ids=[f"{flag}={value}" for _, flag, value in BAD_FLAGS])
+def test_a_bad_value_is_one_line_that_names_the_flag(script: type, flag: str, value: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_options(script, [flag, value])
+    assert flag in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_low_above_high_is_refused() -> None:
+    with pytest.raises(UserError, match="--low 60 --high 50"):
+        parse_options(TrainVAE, ["--low", "60", "--high", "50"])
+
+
+def test_run_script_turns_a_user_error_into_one_line_and_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["thing.py"])
+
+    def main(argv):
+        raise UserError("no such riff")
+
+    with pytest.raises(SystemExit) as stop:
+        config.run_script(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "thing.py: no such riff\n"
+
+
+def test_run_script_turns_a_full_disk_into_one_line_and_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["thing.py"])
+
+    def main(argv):
+        raise OSError(28, "No space left on device", "a.mid")
+
+    with pytest.raises(SystemExit) as stop:
+        config.run_script(main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "a.mid" in error and "No space left" in error
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_run_script_ends_with_what_main_returns(code: int) -> None:
+    with pytest.raises(SystemExit) as stop:
+        config.run_script(lambda argv: code)
+    assert stop.value.code == code
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def test_parse_seeds() -> None:
+    assert parse_seeds("7") == [7]
+    assert parse_seeds("0-3,8") == [0, 1, 2, 3, 8]
+    assert parse_seeds("5, 2-2") == [5, 2]
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-", "-3", "5-2", "1,1", "0-3,2", "0-100000", "1,,2"])
+def test_parse_seeds_refuses(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        parse_seeds(text)
+
+
+def test_tokenizer_sizes() -> None:
+    two_bars = TokenizerConfig()
+    assert (two_bars.steps_per_bar, two_bars.steps, two_bars.vocab_size) == (16, 32, 129)
+    assert TokenizerConfig(hold_token=False).vocab_size == 128
+    assert TokenizerConfig(bars=4, steps_per_beat=3).steps == 48
+
+
+def test_format_options_shows_every_field() -> None:
+    text = config.format_options(TrainVAE())
+    for field in dataclasses.fields(DataConfig):
+        assert f"  {field.name}: {getattr(DataConfig(), field.name)}" in text.splitlines()

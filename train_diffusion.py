@@ -1,0 +1,239 @@
+"""Train the latent diffusion model on the latents of a run's VAE.
+
+    python train_diffusion.py [--preset riff_2bar] [--run-dir runs/riff_2bar] [--steps N] ...
+
+Run the same command again to resume. Reads riff_vae.pth and the riffs it was trained on; writes to the run folder:
+latent_diffusion.pth (the model, with averaged weights), latent_diffusion_last.pth (what a resumed run needs) and
+train_diffusion.jsonl (the log). Several processes: torchrun --nproc_per_node 2 train_diffusion.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+import training
+from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
+from config import DIFFUSION_FILE, VAE_FILE, TrainDiffusion, format_options, parse_options, run_script
+from dataset import ExampleStream, shift_range, transpose
+from models import LatentDiffusion, RiffVAE
+
+POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
+EVALUATION_SEED = 12345
+EVALUATION_DRAWS = 4096  # (latent, time, noise) triples of one evaluation, at least
+LAST_FILE = "latent_diffusion_last.pth"
+LOG_FILE = "train_diffusion.jsonl"
+
+
+# ---------------------------------------------------------------- latents
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentTable:
+    """q(z|x) of every riff at every allowed transposition, encoded once: drawing a z is then a look-up."""
+
+    mu: Tensor  # [rows, Z]
+    std: Tensor  # [rows, Z]
+    first: np.ndarray  # int64 [riffs], row of a riff at its lowest shift
+    low: np.ndarray  # int64 [riffs], that shift
+
+    def draw(self, index: np.ndarray, shift: np.ndarray, noise: Tensor) -> Tensor:
+        """z ~ q(z|x). index, shift: int64 [B]; noise: [B, Z], standard normal -> [B, Z]"""
+        rows = torch.from_numpy(self.first[index] + shift - self.low[index])
+        return self.mu[rows] + self.std[rows] * noise
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of all latents, posterior noise included. Each [Z]"""
+        return self.mu.mean(dim=0), (self.mu.var(dim=0, unbiased=False) + self.std.square().mean(dim=0)).sqrt()
+
+
+@torch.inference_mode()
+def latent_table(vae: RiffVAE, tokens: np.ndarray, low: np.ndarray, high: np.ndarray, device: torch.device) -> LatentTable:
+    """Encode riffs at every shift from low to high. tokens: int [riffs, T]; low, high: int [riffs], semitones"""
+    counts = high - low + 1
+    first = np.cumsum(counts) - counts
+    riff = np.repeat(np.arange(len(tokens)), counts)
+    shift = np.arange(counts.sum()) - first[riff] + low[riff]
+    parts = []
+    for begin in range(0, len(riff), 1024):
+        some = slice(begin, begin + 1024)
+        shifted = torch.from_numpy(transpose(tokens[riff[some]], shift[some])).to(device)
+        parts.append(torch.stack(vae.encoder(shifted)).cpu())
+    mu, logvar = torch.cat(parts, dim=1)
+    return LatentTable(mu.clone(), torch.exp(0.5 * logvar), first, low)
+
+
+def make_batch(table: LatentTable, stream: ExampleStream, step: int, batch_size: int, seed: int) -> Tensor:
+    """The latents of one global batch, drawn afresh from q(z|x). [batch_size, Z]"""
+    index, shift = stream.batch(step, batch_size)
+    noise = torch.randn(batch_size, table.mu.shape[1], generator=training.generator(seed, POSTERIOR, step))
+    return table.draw(index, shift, noise)
+
+
+def training_loss(
+    model: torch.nn.Module, z: Tensor, step: int, num_timesteps: int, seed: int, processes: training.Processes, device: torch.device
+) -> Tensor:
+    """Loss of one step on this process' share of the batch. z: [batch_size, Z], normalised -> scalar"""
+    t = torch.randint(num_timesteps, (len(z),), generator=training.generator(seed, TIME, step))
+    eps = torch.randn(z.shape, generator=training.generator(seed, NOISE, step))
+    z, t, eps = (processes.share(x).to(device) for x in (z, t, eps))
+    return model(z, t, eps).mean()
+
+
+@torch.inference_mode()
+def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -> dict[str, float]:
+    """Loss on some riffs' latents, in all and by quarter of t (quarter 1 has the least noise), with numbers of its own."""
+    rows = len(table.mu)
+    draws = -(-EVALUATION_DRAWS // rows)
+    mu, std = table.mu.repeat(draws, 1), table.std.repeat(draws, 1)
+    rng = training.generator(EVALUATION_SEED, NOISE)
+    z = mu + std * torch.randn(mu.shape, generator=rng)
+    total = len(mu)
+    t = (torch.arange(total) * model.config.num_timesteps) // total  # every part of the schedule equally often
+    t = t[torch.randperm(total, generator=rng)]
+    losses = model(model.normalize(z.to(device)), t.to(device), torch.randn(mu.shape, generator=rng).to(device)).cpu()
+    quarter = t * 4 // model.config.num_timesteps
+    return {"loss": float(losses.mean()), **{f"quarter_{q + 1}": float(losses[quarter == q].mean()) for q in range(4)}}
+
+
+# ---------------------------------------------------------------- main
+
+
+def initial_weights(path: str, model: LatentDiffusion) -> None:
+    """Start from the weights of another run (fine-tuning); the normalisation stays that of this run's latents.
+
+    Raises:
+        UserError: weights of another shape.
+    """
+    weights = read_checkpoint(path, DIFFUSION_KIND)["weights"]
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("latent_")}
+    load_weights(model, {**weights, **own}, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    # ---- config and run folder
+    options = parse_options(TrainDiffusion, argv)
+    if options.run.dry_run:
+        print(format_options(options))
+        return 0
+    run, train = options.run, options.train
+    folder = Path(run.run_dir)
+    path, last_path = folder / DIFFUSION_FILE, folder / LAST_FILE
+
+    # ---- engine and seed
+    processes = training.join_processes(train.batch_size)
+    device = training.choose_device(run.device)
+    threads = training.choose_threads(run.threads, processes)
+
+    # ---- data: the latents of the VAE
+    vae, vae_content = load_vae(folder / VAE_FILE, str(device))
+    vae_hash = weights_hash(vae.state_dict())
+    riff_data = load_same_riffs(vae_content, vae.tokenizer, options.data, folder / VAE_FILE)
+    training.announce(run, device, threads, processes)
+    low, high = shift_range(riff_data.train_tokens, riff_data.config)
+    table = latent_table(vae, riff_data.train_tokens, low, high, device)
+    held = riff_data.held_out_tokens
+    held_table = latent_table(vae, held, *shift_range(held, riff_data.config), device) if len(held) else None
+    stream = ExampleStream(low, high, run.seed)
+    if processes.is_main:
+        print(f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder} as {len(table.mu)} latents, transpositions included")
+
+    # ---- model, optimizer, averaged weights
+    torch.manual_seed(run.seed)
+    model = LatentDiffusion(vae.config.z_size, options.model)
+    model.latent_mean, model.latent_std = table.moments()
+    if options.init_from != "none":
+        initial_weights(options.init_from, model)
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+
+    # ---- resume
+    config = dataclasses.asdict(options.model)
+    same = {"vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"), "data_hash": (riff_data.fingerprint, "the riffs")}
+    state = training.start_or_resume(last_path, DIFFUSION_KIND, run, config, same, [path, folder / LOG_FILE]) if processes.is_main else None
+    state = processes.from_main(state)
+    step = 0
+    ema = training.EMA(model, train.ema_decay)
+    if state is not None:
+        load_weights(model, state["raw_weights"], last_path)
+        optimizer.load_state_dict(state["optimizer"])
+        ema.average = {name: value.to(device) for name, value in state["weights"].items()}
+        step = state["step"]
+        changed = training.changed_options(state["options"], training.plain_options(options))
+        if processes.is_main:
+            print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
+    log = training.MetricLog(folder / LOG_FILE, processes, step)
+    engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
+    averaged = LatentDiffusion(vae.config.z_size, options.model).to(device)
+
+    def content() -> dict[str, Any]:
+        return {
+            "kind": DIFFUSION_KIND,
+            "model": config,
+            "z_size": vae.config.z_size,
+            "weights": {name: value.cpu() for name, value in ema.average.items()},
+            "vae_hash": vae_hash,
+            "data_hash": riff_data.fingerprint,
+            "step": step,
+            "options": training.plain_options(options),
+        }
+
+    def save_last() -> None:
+        if processes.is_main:
+            raw = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+            save_checkpoint(last_path, {**content(), "raw_weights": raw, "optimizer": optimizer.state_dict()})
+
+    # ---- loop
+    begin, done_before = time.perf_counter(), step
+    with training.StopRequest() as stop:
+        while step < train.steps:
+            z = model.normalize(make_batch(table, stream, step, train.batch_size, run.seed).to(device)).cpu()
+            loss = training_loss(engine, z, step, options.model.num_timesteps, run.seed, processes, device)
+            lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
+            norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
+            training.require_finite(float(loss.detach()), norm, step, last_path)
+            ema.update(model, step)
+            step += 1
+            if step % run.log_interval == 0 or step == train.steps:
+                rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
+                log.write(step, {"loss": float(loss.detach()), "lr": lr, "grad_norm": norm, "latents_per_second": rate})
+            if step % run.eval_interval == 0 or step == train.steps:
+                averaged.load_state_dict(ema.average)
+                log.write(
+                    step,
+                    evaluate(averaged, held_table if held_table is not None else table, device),
+                    "held out" if held_table else "train, averaged",
+                )
+            stopping = processes.any(stop.asked)
+            if step % run.save_interval == 0 or step == train.steps or stopping:
+                save_last()
+            if stopping:
+                break
+
+    # ---- summary
+    if step < train.steps:
+        print(f"stopped at step {step} of {train.steps}; run the same command again to go on")
+        processes.close()
+        return 130
+    if processes.is_main:
+        save_checkpoint(path, content())
+        averaged.load_state_dict(ema.average)
+        shown = {"train": evaluate(averaged, table, device)} | ({"held out": evaluate(averaged, held_table, device)} if held_table else {})
+        print(f"\n{'loss, averaged weights':24s}" + "".join(f"{name:>10s}" for name in shown))
+        for key in next(iter(shown.values())):
+            print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in shown.values()))
+        print(f"\n{path}: the model of step {step}")
+    processes.close()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

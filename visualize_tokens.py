@@ -1,0 +1,308 @@
+"""Draw what the tokens look like: riffs, training curves and the latent space, as PNG files; no window is needed.
+
+python visualize_tokens.py                 all pictures of the run
+python visualize_tokens.py data            riffs of the training folder
+python visualize_tokens.py samples         held-out riffs, their reconstructions and new riffs side by side
+python visualize_tokens.py latent          where real and generated riffs lie in the latent space (PCA)
+python visualize_tokens.py curves          training and held-out curves of both models
+python visualize_tokens.py FILE.mid ...    any MIDI files
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from config import DIFFUSION_FILE, PRESETS, VAE_FILE, SampleConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from dataset import RiffData, load_riffs, read_file_riffs
+from midi_utils import MidiError, pitch_name, tokens_to_notes, write_file
+
+ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
+
+
+@dataclass(frozen=True)
+class Visualize:
+    """Draw riffs, training curves and the latent space as PNG files."""
+
+    what: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # data, samples, latent, curves, or MIDI files; nothing draws all four
+    preset: str = "riff_2bar"  # which run to draw, if --run-dir is not given
+    run_dir: str = ""  # folder of the run; default runs/<preset>
+    output_dir: str = ""  # where to write the pictures; default: pictures/ in the run folder
+    num_outputs: int = 6  # riffs per column of the token grids
+    seed: int = 0  # seed of the first sample shown
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UserError(f"--preset {self.preset}: choose from {', '.join(PRESETS)}")
+        if not 1 <= self.num_outputs <= 32:
+            raise UserError(f"--num-outputs {self.num_outputs}: give 1 to 32 riffs")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: give 0 or more")
+
+
+# ---------------------------------------------------------------- riffs
+
+
+def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:
+    """One riff as a piano roll: onsets dark, held steps light, bar lines and beats, pitch names at the side. tokens: int [T]"""
+    start, end, pitch = tokens_to_notes(tokens, tokenizer)
+    for first, last, value in zip(start, end, pitch, strict=True):
+        axes.broken_barh([(first, last - first - 0.08)], (value - 0.42, 0.84), facecolors=HELD)
+        axes.broken_barh([(first, min(1, last - first) - 0.08)], (value - 0.42, 0.84), facecolors=ONSET)
+    low, high = (int(pitch.min()), int(pitch.max())) if len(pitch) else (40, 52)
+    middle = (low + high) / 2
+    half = max(7.0, (high - low) / 2 + 1.5)  # at least an octave, so that a small interval does not look like a leap
+    axes.set_ylim(middle - half, middle + half)
+    axes.set_xlim(0, tokenizer.steps)
+    used = sorted(set(pitch.tolist()))
+    axes.set_yticks(used, [pitch_name(value) for value in used], fontsize=5)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
+        at_bar = beat % tokenizer.steps_per_bar == 0
+        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
+    if not len(pitch):
+        axes.text(tokenizer.steps / 2, middle, "silent", ha="center", va="center", color=LINE)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(title, fontsize=6.5, loc="left", pad=2)
+
+
+def token_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str) -> Figure:
+    """Columns of riffs side by side. columns: heading -> (title, tokens [T]) from top to bottom"""
+    rows = max(len(column) for column in columns.values())
+    figure = Figure(figsize=(3.4 * len(columns) + 0.4, 1.25 * rows + 0.6), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for at, (name, riffs) in enumerate(columns.items()):
+        for row in range(rows):
+            axes = grid[row][at]
+            if row < len(riffs):
+                title, tokens = riffs[row]
+                draw_riff(axes, tokens, tokenizer, f"{name}: {title}" if name else title)
+            else:
+                axes.set_axis_off()
+    figure.suptitle(heading, fontsize=9)
+    return figure
+
+
+def picture_of_data(run: Run, options: Visualize) -> Figure:
+    riff_data = run.riff_data()
+    chosen = np.linspace(0, len(riff_data.riffs) - 1, min(len(riff_data.riffs), 3 * options.num_outputs)).astype(int)
+    riffs = [(riff_data.riffs[i].name, riff_data.tokens[i]) for i in dict.fromkeys(chosen.tolist())]
+    size = -(-len(riffs) // 3)
+    columns = {" " * (i + 1): riffs[i * size : (i + 1) * size] for i in range(3) if riffs[i * size : (i + 1) * size]}
+    plain = {name: [(title, tokens) for title, tokens in column] for name, column in columns.items()}
+    return token_grid(plain, riff_data.tokenizer, f"{len(riffs)} of the {len(riff_data.riffs)} riffs of {riff_data.folder}")
+
+
+def picture_of_samples(run: Run, options: Visualize) -> Figure:
+    import torch
+
+    from sampling import reconstruct, sample_riffs
+
+    riff_data, vae = run.riff_data(), run.vae()
+    held = np.flatnonzero(riff_data.held_out if riff_data.held_out.any() else ~riff_data.held_out)
+    shown = held[np.linspace(0, len(held) - 1, min(options.num_outputs, len(held))).astype(int)]
+    again = reconstruct(vae, torch.from_numpy(riff_data.tokens[shown])).numpy()
+    seeds = list(range(options.seed, options.seed + options.num_outputs))
+    diffusion = run.diffusion()
+    made, _ = sample_riffs(vae, diffusion, seeds, options.sample)
+    columns = {
+        "held out" if riff_data.held_out.any() else "data": [(riff_data.riffs[i].name, riff_data.tokens[i]) for i in shown],
+        "reconstruction": [(riff_data.riffs[i].name, tokens) for i, tokens in zip(shown, again, strict=True)],
+        "new": [(f"seed {seed}", tokens) for seed, tokens in zip(seeds, made, strict=True)],
+    }
+    prior = "diffusion" if diffusion is not None else "N(0, I)"
+    return token_grid(
+        columns, vae.tokenizer, f"real riffs, their reconstructions, and new riffs ({prior}, temperature {options.sample.temperature:g})"
+    )
+
+
+def picture_of_files(paths: Sequence[Path], tokenizer: TokenizerConfig, run: Run) -> Figure:
+    """The riffs of some MIDI files, at most 30 of them.
+
+    Raises:
+        UserError: a file holds none.
+    """
+    riffs = []
+    for path in paths:
+        try:
+            found = read_file_riffs(path, run.any_length(), tokenizer)[0]
+        except MidiError as error:
+            raise UserError(f"{path}: {error}; python check_midi.py {path} says more") from None
+        riffs += [(f"{path.stem}, bar {riff.first_bar}", riff.tokens) for riff in found]
+    shown = riffs[:30]
+    size = -(-len(shown) // min(3, len(shown)))
+    columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
+    return token_grid(columns, tokenizer, f"{len(shown)} of {len(riffs)} riffs")
+
+
+# ---------------------------------------------------------------- latent space and curves
+
+
+def picture_of_latent(run: Run, options: Visualize) -> Figure:
+    """PCA of the latents of real riffs, fitted on the training riffs, with generated ones (diffusion and N(0, I)) laid over."""
+    import torch
+
+    from sampling import sample_riffs
+
+    riff_data, vae = run.riff_data(), run.vae()
+    with torch.inference_mode():
+        mu, logvar = vae.encoder(torch.from_numpy(riff_data.tokens))
+    draws = np.random.default_rng(options.seed).standard_normal(mu.shape)
+    z = mu.numpy() + np.exp(0.5 * logvar.numpy()) * draws
+    train, held = z[~riff_data.held_out], z[riff_data.held_out]
+    center = train.mean(axis=0)
+    _, scale, axes_ = np.linalg.svd(train - center, full_matrices=False)
+    share = scale**2 / (scale**2).sum()
+    seeds = range(options.seed, options.seed + 256)
+    groups = {"training riffs": (train, REAL, "o"), "held-out riffs": (held, "#3f8f5f", "^")}
+    if (diffusion := run.diffusion()) is not None:
+        groups["new, diffusion"] = (sample_riffs(vae, diffusion, seeds, options.sample)[1], MADE, "x")
+    groups["N(0, I)"] = (np.random.default_rng(options.seed + 1).standard_normal((256, z.shape[1])), LINE, ".")
+    figure = Figure(figsize=(9, 4.5), dpi=110, layout="constrained")
+    for at, (first, second) in enumerate(((0, 1), (2, 3))):
+        if second >= len(axes_):
+            break
+        axes = figure.add_subplot(1, 2, at + 1)
+        for name, (points, color, mark) in groups.items():
+            place = (points - center) @ axes_[[first, second]].T
+            axes.scatter(
+                place[:, 0], place[:, 1], s=14, c=color, marker=mark, alpha=0.7, linewidths=0.8, label=name, zorder=1 + (mark != ".")
+            )
+        axes.set_xlabel(f"component {first + 1} ({share[first]:.0%})", fontsize=8)
+        axes.set_ylabel(f"component {second + 1} ({share[second]:.0%})", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_aspect("equal", adjustable="datalim")
+    figure.axes[0].legend(fontsize=7)
+    figure.suptitle("z of real and new riffs, along the training riffs' principal components (share of variance)", fontsize=9)
+    return figure
+
+
+def picture_of_curves(run: Run, options: Visualize) -> Figure:
+    """What the two logs say: VAE loss parts, KL and accuracy, and the denoiser's loss in all and by quarter of t."""
+    from training import read_log
+
+    vae, diffusion = (read_log(run.folder / f"{name}.jsonl") for name in ("train_vae", "train_diffusion"))
+    if not vae:
+        raise UserError(f"{run.folder}: no train_vae.jsonl in it; run train_vae.py first, or give another --run-dir")
+    figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
+    panels = [
+        (vae, "VAE, nats per riff", {"reconstruction": REAL, "kl": MADE}),
+        (vae, "VAE, accuracy (teacher-forced)", {"accuracy": REAL}),
+        (
+            diffusion,
+            "denoiser, mean squared error",
+            {"loss": REAL, "quarter_1": "#3f8f5f", "quarter_2": "#7a6fb0", "quarter_3": "#c99a2e", "quarter_4": MADE},
+        ),
+    ]
+    for at, (lines, title, colors) in enumerate(panels):
+        axes = figure.add_subplot(1, 3, at + 1)
+        for name, color in colors.items():
+            for split, dash in (("train", "-"), ("held out", "--")):
+                points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+                if points:
+                    axes.plot(*zip(*points, strict=True), dash, color=color, linewidth=1.2, label=f"{name.replace('_', ' ')}, {split}")
+        axes.set_title(title, fontsize=8)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_ylim(bottom=0)
+        if axes.lines:
+            axes.legend(fontsize=6)
+        else:
+            axes.text(0.5, 0.5, "not trained yet", ha="center", transform=axes.transAxes, color=LINE)
+    return figure
+
+
+# ---------------------------------------------------------------- main
+
+
+class Run:
+    """The models and riffs of a run folder, loaded when first asked for."""
+
+    def __init__(self, options: Visualize) -> None:
+        self.folder = Path(options.run_dir or Path("runs") / options.preset)
+        self.preset, self.prior = options.preset, options.sample.prior
+        self._loaded: dict = {}
+
+    def _vae(self) -> tuple:
+        if "vae" not in self._loaded:
+            from checkpoints import load_vae
+
+            self._loaded["vae"] = load_vae(self.folder / VAE_FILE)
+        return self._loaded["vae"]
+
+    def vae(self):
+        return self._vae()[0]
+
+    def diffusion(self):
+        from checkpoints import load_diffusion
+
+        path = self.folder / DIFFUSION_FILE
+        return load_diffusion(path, self.vae())[0] if self.prior == "diffusion" and path.exists() else None
+
+    def riff_data(self) -> RiffData:
+        """The riffs the run was trained on; of the preset's folder before there is a run."""
+        if "riffs" not in self._loaded:
+            if (self.folder / VAE_FILE).exists():
+                from checkpoints import load_same_riffs
+
+                vae, content = self._vae()
+                self._loaded["riffs"] = load_same_riffs(content, vae.tokenizer, "", self.folder / VAE_FILE)
+            else:
+                options = preset_options(TrainVAE, self.preset)
+                self._loaded["riffs"] = load_riffs(options.dataset, options.tokenizer)
+        return self._loaded["riffs"]
+
+    def tokenizer(self) -> TokenizerConfig:
+        """The tokens of the run, or of the preset before there is a run."""
+        if (self.folder / VAE_FILE).exists():
+            return self.vae().tokenizer
+        return preset_options(TrainVAE, self.preset).tokenizer
+
+    def any_length(self):
+        """The preset's rules for files, but songs may be drawn too."""
+        return dataclasses.replace(preset_options(TrainVAE, self.preset).dataset, max_bars=0)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    write_file(path, data.getvalue())
+    print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = tyro.cli(Visualize, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    run = Run(options)
+    folder = Path(options.output_dir or run.folder / "pictures")
+    drawers: dict[str, Callable[[Run, Visualize], Figure]] = {
+        "data": picture_of_data,
+        "samples": picture_of_samples,
+        "latent": picture_of_latent,
+        "curves": picture_of_curves,
+    }
+    files = [Path(word) for word in options.what if word not in drawers]
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give MIDI files or some of {', '.join(drawers)}")
+    for name in options.what or drawers:
+        if name in drawers:
+            save_picture(drawers[name](run, options), folder / f"{name}.png")
+    if files:
+        save_picture(picture_of_files(files, run.tokenizer(), run), folder / f"{files[0].stem}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
