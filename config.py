@@ -7,6 +7,7 @@ Run `python config.py` to see the presets.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ class UserError(Exception):
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise UserError(message)
+
+
+def _require_finite(options: Any) -> None:
+    """Refuse inf and nan in any float option: comparisons alone let nan pass."""
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        _require(not isinstance(value, float) or math.isfinite(value), f"--{f.name.replace('_', '-')} {value}: give a finite number")
 
 
 # ---------------------------------------------------------------- one dataclass per concern
@@ -67,7 +75,7 @@ class DataConfig:
     """Which files are used, and how they are split and augmented."""
 
     data: str = "midi_riffs"  # folder of .mid / .midi riffs, searched with its subfolders
-    max_bars: int = 8  # files with more bars than this are songs, not riffs, and are refused; 0 takes any length
+    max_bars: int = 8  # files that hold more bars of riffs than this are songs and are refused; 0 takes any length
     min_notes: int = 1  # a riff with fewer note onsets is refused
     low: int = 28  # lowest MIDI pitch accepted (28 is the low E of a bass)
     high: int = 88  # highest MIDI pitch accepted (88 is fret 24 of the thin string)
@@ -82,6 +90,7 @@ class DataConfig:
     rotate: float = 0.5  # augmentation of the VAE: share of examples that start at a later bar line and end with what came before
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         _require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
         _require(1 <= self.low <= self.high <= MAX_PITCH, f"--low {self.low} --high {self.high}: need 1 <= low <= high <= 127")
         _require(0 < self.grid_tolerance <= 0.5, f"--grid-tolerance {self.grid_tolerance}: give steps, above 0 and up to 0.5")
@@ -173,6 +182,7 @@ class DiffusionTrainConfig:
 
 
 def _check_training(train: VAETrainConfig | DiffusionTrainConfig) -> None:
+    _require_finite(train)
     _require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
     _require(train.batch_size >= 1, f"--batch-size {train.batch_size}: give 1 or more")
     _require(train.lr > 0, f"--lr {train.lr}: give a number above 0")
@@ -227,7 +237,9 @@ class SampleConfig:
     top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0, f"--temperature {self.temperature}: give 0 (likeliest token) or more, usually 0.8 to 1.3")
+        _require_finite(self)
+        _require(abs(self.rest_penalty) <= 100, f"--rest-penalty {self.rest_penalty}: give nats, usually 0 to 4")
+        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) or more, usually 0.8 to 1.3")
         _require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
         _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
         _require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
@@ -276,6 +288,7 @@ class Generate:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         _require(1 <= self.num_outputs <= 100_000, f"--num-outputs {self.num_outputs}: give 1 to 100000")
         _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
         _require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")

@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 
 import dataset
 from config import HOLD, REST, DataConfig, TokenizerConfig, UserError
-from dataset import ExampleStream, RiffData, find_music_files, load_riffs, read_file_riffs, save_table, split_by_song, summary, transpose
-from midi_utils import MAX_FILE_BYTES, MidiError
+from dataset import (
+    ExampleStream,
+    RiffData,
+    find_music_files,
+    load_riffs,
+    mix_bars,
+    read_file_riffs,
+    save_table,
+    shift_range,
+    split_by_song,
+    summary,
+    transpose,
+)
+from midi_utils import MAX_FILE_BYTES, MidiError, is_legal
 
 TOKENIZER = TokenizerConfig()
 Write = Callable[..., Path]
@@ -192,7 +204,7 @@ def test_five_riffs_are_enough(write: Write, tmp_path: Path) -> None:
     assert (len(data.train_tokens), len(data.held_out_tokens)) == (4, 1)
     assert data.defaults()["program"] == 29
     assert 90 <= data.defaults()["bpm"] <= 94
-    index, shift = ExampleStream(*(s[~data.held_out] for s in data.shift_range()), seed=0).batch(0, 64)
+    index, shift = ExampleStream(*shift_range(data.train_tokens, data.config), seed=0).batch(0, 64)
     assert set(index.tolist()) == {0, 1, 2, 3} and len(shift) == 64
 
 
@@ -288,7 +300,7 @@ def test_shifts_stay_inside_the_range_and_the_riffs_own_lowest(write: Write, tmp
     write("c.mid", [(at, n, 60 + i % 5) for i, (at, n, _) in enumerate(EIGHTHS)])
     write("d.mid", [(at, n, 80 + i % 6) for i, (at, n, _) in enumerate(EIGHTHS)])  # reaches 85, one below the top
     data = load(tmp_path, holdout=0.0)
-    low, high = data.shift_range()
+    low, high = shift_range(data.tokens, data.config)
     assert low.tolist() == [0, -2, -5, -5]
     assert high.tolist() == [5, 5, 5, 1]
     stream = ExampleStream(low, high, seed=1)
@@ -302,6 +314,44 @@ def test_shifts_stay_inside_the_range_and_the_riffs_own_lowest(write: Write, tmp
         for i, s in zip(index, shift, strict=True):
             seen[i] = min(seen[i][0], s), max(seen[i][1], s)
     assert seen.tolist() == [[a, b] for a, b in zip(low.tolist(), high.tolist(), strict=True)]  # the ends are reached
+
+
+def songs_of_riffs(bars: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Three songs of four riffs; each bar holds one pitch, 40 + 10 * song + riff, held from bar to bar in some of them."""
+    song = np.repeat(np.arange(3), 4)
+    riffs = []
+    for i in range(12):
+        pitch = 40 + 10 * song[i] + i % 4
+        first_bar = [pitch, REST] * 7 + [pitch, HOLD] if i % 2 else [pitch, HOLD] * 7 + [pitch, REST]
+        riffs.append((first_bar + [HOLD if i % 2 else pitch] + [HOLD, pitch] * 7 + [REST]) * (bars // 2))
+    return np.array(riffs), song
+
+
+@pytest.mark.parametrize("bars", [2, 4])
+@pytest.mark.parametrize(("mix", "rotate"), [(1.0, 0.0), (0.0, 0.7), (0.5, 0.5)])
+def test_mixed_riffs_are_legal_and_of_their_own_song(bars: int, mix: float, rotate: float) -> None:
+    tokens, song = songs_of_riffs(bars)
+    tokenizer, index = TokenizerConfig(bars=bars), np.tile(np.arange(12), 20)
+    assert is_legal(tokens, tokenizer)
+    mixed = mix_bars(tokens, song, index, DataConfig(mix=mix, rotate=rotate), tokenizer, seed=3)
+    assert is_legal(mixed, tokenizer)
+    sounds = (mixed != REST) & (mixed != HOLD)
+    assert ((mixed - 40) // 10 == song[index][:, None])[sounds].all()
+    assert (mixed != tokens[index]).any(axis=1).mean() > 0.15
+    for other, same in ((4, False), (3, True)):
+        again = mix_bars(tokens, song, index, DataConfig(mix=mix, rotate=rotate), tokenizer, seed=other)
+        assert np.array_equal(mixed, again) == same
+
+
+def test_nothing_is_mixed_when_it_is_off_or_there_is_no_bar_line() -> None:
+    tokens, song = songs_of_riffs()
+    index = np.array([3, 3, 0])
+    off = mix_bars(tokens, song, index, DataConfig(mix=0.0, rotate=0.0), TOKENIZER, seed=0)
+    np.testing.assert_array_equal(off, tokens[index])
+    one_bar = mix_bars(tokens[:, :16], song, index, DataConfig(mix=1.0, rotate=1.0), TokenizerConfig(bars=1), seed=0)
+    np.testing.assert_array_equal(one_bar, tokens[index, :16])
+    off[:] = 0
+    assert tokens[3, 0] != 0  # a copy
 
 
 def stream_of(n: int, seed: int = 0) -> ExampleStream:
