@@ -112,11 +112,14 @@ class VAEConfig:
     decoder_size: int = 192  # hidden units of the decoder GRU
     z_size: int = 32  # size of the latent vector
     position_size: int = 16  # size of the embedding of a step's place in the bar and in the riff; 0 for none
+    summary_size: int = 8  # numbers per step that the encoder hands to z's mean and variance, with their place; 0 for none
+    plan_size: int = 16  # numbers per step that the decoder reads off z for that step; 0 for none
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "encoder_size", "decoder_size", "z_size"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more")
-        _require(self.position_size >= 0, f"--position-size {self.position_size}: give 0 or more")
+        for name in ("position_size", "summary_size", "plan_size"):
+            _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class VAETrainConfig:
     beta: float = 0.05  # weight of the KL term; light, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
-    dropout: float = 0.4  # dropout on embeddings and decoder outputs, one mask per riff for all its steps
+    dropout: float = 0.4  # dropout on embeddings and decoder outputs, 0 to below 1
     word_dropout: float = 0.4  # share of decoder inputs replaced by the start token, so that z must carry the riff
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
 

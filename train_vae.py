@@ -49,12 +49,12 @@ def make_batch(riff_data: RiffData, stream: ExampleStream, step: int, batch_size
 def make_draws(model: RiffVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
     """The random numbers of one global batch."""
     rng = training.generator(seed, DRAWS, step)
+    shape = (batch_size, model.tokenizer.steps)
     inputs, outputs = model.encoder.embedding.size, model.decoder.output.in_features
 
     def mask(size: int) -> Tensor | None:
-        return (torch.rand(batch_size, size, generator=rng) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
+        return (torch.rand(*shape, size, generator=rng) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
 
-    shape = (batch_size, model.tokenizer.steps)
     noise = torch.randn(batch_size, model.config.z_size, generator=rng)
     keep = torch.rand(shape, generator=rng) >= train.word_dropout
     draws = Draws(noise, keep, mask(inputs), mask(inputs), mask(outputs))

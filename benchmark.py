@@ -1,0 +1,136 @@
+"""Measure speed and memory on this machine: the main job script by script, training and sampling rates.
+
+    python benchmark.py [--repeats 5] [--output-dir runs/benchmark] [--skip-job]
+
+Prints medians with their spread and writes them as benchmark.json. Absolute times belong to one machine; compare ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+import training
+from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SampleConfig, TrainDiffusion, TrainVAE, preset_options, run_script
+from dataset import ExampleStream, load_riffs, shift_range
+from midi_utils import write_file
+from models import LatentDiffusion, RiffVAE
+from sampling import sample_riffs
+
+ROOT = Path(__file__).parent
+JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py")
+
+
+def run_measured(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command. -> wall seconds, peak memory of its largest process in MB (0 where the system does not tell)"""
+    probe = (
+        "import resource,subprocess,sys;r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode;"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r)"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", probe, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    unit = 1024 if platform.system() == "Linux" else 1024 * 1024
+    return time.perf_counter() - begin, int(done.stdout.split()[-1]) / unit
+
+
+def measure_job(folder: Path) -> dict[str, dict[str, float]]:
+    """The main job with its defaults, in a folder of its own."""
+    results = {}
+    for script in JOB:
+        seconds, memory = run_measured(
+            [sys.executable, script, "--run-dir", str(folder), *(["--restart"] if script.startswith("train") else [])]
+        )
+        results[script] = {"seconds": round(seconds, 2), "peak_mb": round(memory)}
+        print(f"{script:24s} {seconds:8.1f} s   {memory:6.0f} MB", flush=True)
+    results["all"] = {
+        "seconds": round(sum(row["seconds"] for row in results.values()), 2),
+        "peak_mb": max(row["peak_mb"] for row in results.values()),
+    }
+    print(f"{'all':24s} {results['all']['seconds']:8.1f} s   {results['all']['peak_mb']:6.0f} MB")
+    return results
+
+
+def repeated(name: str, unit: str, work: Callable[[], float], repeats: int) -> dict[str, float]:
+    """Median, least and most of a figure over repeats, after one that does not count."""
+    work()
+    values = sorted(work() for _ in range(repeats))
+    result = {"median": statistics.median(values), "min": values[0], "max": values[-1]}
+    print(f"{name:44s} {result['median']:10.4g} {unit} ({values[0]:.4g} to {values[-1]:.4g})", flush=True)
+    return {key: float(f"{value:.5g}") for key, value in result.items()}
+
+
+def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
+    """Training and sampling rates of the default preset; untrained weights cost what trained ones do."""
+    import train_diffusion
+    import train_vae
+
+    options, diffusion_options = preset_options(TrainVAE, "riff_2bar"), preset_options(TrainDiffusion, "riff_2bar")
+    riff_data = load_riffs(DataConfig(), options.tokenizer)
+    stream = ExampleStream(*shift_range(riff_data.train_tokens, riff_data.config), seed=0)
+    vae, device = RiffVAE(options.model, options.tokenizer), torch.device("cpu")
+    diffusion = LatentDiffusion(options.model.z_size, diffusion_options.model)
+    table = train_diffusion.latent_table(vae, riff_data.train_tokens, stream.low_shift, stream.high_shift, device)
+    vae_optimizer, optimizer = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (vae, diffusion))
+    train, train_latents = options.train, diffusion_options.train
+
+    def vae_rate(steps: int = 10) -> float:
+        begin = time.perf_counter()
+        for step in range(steps):
+            tokens = train_vae.make_batch(riff_data, stream, step, train.batch_size)
+            draws = train_vae.make_draws(vae, train.batch_size, step, train, 0)
+            loss, _ = train_vae.training_loss(vae, tokens, draws, train.beta, train.free_bits)
+            training.clip_and_step(vae, vae_optimizer, loss, 1e-4, train.grad_clip)
+        return steps * train.batch_size / (time.perf_counter() - begin)
+
+    def diffusion_rate(steps: int = 40) -> float:
+        begin = time.perf_counter()
+        for step in range(steps):
+            z = diffusion.normalize(train_diffusion.make_batch(table, stream, step, train_latents.batch_size, 0))
+            loss = train_diffusion.training_loss(diffusion, z, step, diffusion_options.model.num_timesteps, 0, training.Processes(), device)
+            training.clip_and_step(diffusion, optimizer, loss, 1e-4, train_latents.grad_clip)
+        return steps * train_latents.batch_size / (time.perf_counter() - begin)
+
+    def sampling_seconds(count: int) -> float:
+        begin = time.perf_counter()
+        sample_riffs(vae.eval(), diffusion.eval(), range(count), SampleConfig())
+        return time.perf_counter() - begin
+
+    return {
+        "vae_training_riffs_per_second": repeated("VAE training", "riffs/s", vae_rate, repeats),
+        "diffusion_training_latents_per_second": repeated("diffusion training", "latents/s", diffusion_rate, repeats),
+        "sample_1_seconds": repeated("1 riff sampled, 50 DDIM steps and decoding", "s", lambda: sampling_seconds(1), repeats),
+        "sample_1000_seconds": repeated("1000 riffs sampled, 50 DDIM steps and decoding", "s", lambda: sampling_seconds(1000), repeats),
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each rate")
+    parser.add_argument("--output-dir", default="runs/benchmark", help="where benchmark.json and the job's run go")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures whether two are faster than one")
+    parser.add_argument("--skip-job", action="store_true", help="rates only, not the main job")
+    options = parser.parse_args(argv)
+    folder = Path(options.output_dir)
+    threads = training.choose_threads(options.threads)
+    print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
+    results: dict = {"threads": torch.get_num_threads(), "rates": measure_rates(options.repeats)}
+    if not options.skip_job:
+        results["job"] = measure_job(folder / "job")
+        for name in (VAE_FILE, DIFFUSION_FILE):
+            results[f"{name}_bytes"] = (folder / "job" / name).stat().st_size
+    write_file(folder / "benchmark.json", (json.dumps(results, indent=1) + "\n").encode())
+    print(f"{folder / 'benchmark.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
