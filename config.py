@@ -126,9 +126,9 @@ class VAEConfig:
 class VAETrainConfig:
     """How the VAE is trained. Both loss parts are in nats per riff."""
 
-    steps: int = 1500  # optimizer steps in all
+    steps: int = 1200  # optimizer steps in all
     batch_size: int = 64  # riffs per step, over all processes
-    lr: float = 2e-3  # peak learning rate of Adam
+    lr: float = 1e-3  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
