@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import io
 import os
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,10 @@ from models import LatentDiffusion, RiffVAE
 
 FORMAT = 1
 VAE_KIND, DIFFUSION_KIND = "riff_vae", "latent_diffusion"
+REQUIRED = {
+    VAE_KIND: ("tokenizer", "model", "weights", "data", "data_hash", "step", "options"),
+    DIFFUSION_KIND: ("model", "z_size", "weights", "vae_hash", "data_hash", "step", "options"),
+}
 
 Config = TypeVar("Config", TokenizerConfig, VAEConfig, DiffusionConfig, DataConfig)
 
@@ -59,9 +63,14 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     maker = {VAE_KIND: "train_vae.py", DIFFUSION_KIND: "train_diffusion.py"}[kind]
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; run {maker} first, or give the --run-dir it is in")
+    data = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, pickle.UnpicklingError):
+        with zipfile.ZipFile(data) as archive:
+            if archive.testzip():  # torch.load does not look at the checksums: a damaged weight would pass
+                raise zipfile.BadZipFile
+        data.seek(0)
+        content = torch.load(data, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged or foreign file raises RuntimeError, BadZipFile, UnpicklingError, EOFError, OSError, zlib.error, ...
         raise UserError(f"{path}: damaged, or not a checkpoint of this project; restore it or train again with {maker} --restart") from None
     if not isinstance(content, dict) or "kind" not in content or "format" not in content:
         raise UserError(f"{path}: holds no model of this project (a bare state dict?); train one with {maker}")
@@ -69,6 +78,9 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise UserError(f"{path}: is a {content['kind']} checkpoint, a {kind} one is needed; {maker} writes it")
     if content["format"] > FORMAT:
         raise UserError(f"{path}: was written by a newer version of this project (format {content['format']}); update the project")
+    missing = [key for key in REQUIRED[kind] if key not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)} in it; train it again with this version: {maker} --restart")
     return content
 
 
@@ -76,12 +88,15 @@ def build_config(kind: type[Config], values: Mapping[str, Any], path: str | os.P
     """Rebuild a config dataclass from a checkpoint's dict; unknown keys are errors.
 
     Raises:
-        UserError: a key this version does not know.
+        UserError: a key this version does not know, or a value it does not allow.
     """
     unknown = set(values) - {f.name for f in dataclasses.fields(kind)}
     if unknown:
         raise UserError(f"{path}: this version does not know the option {', '.join(sorted(unknown))}; update the project")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}; the file is damaged, or of another version of this project") from None
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -112,15 +127,12 @@ def load_model(path: str | os.PathLike[str], kind: str, device: str = "cpu") -> 
         UserError: see read_checkpoint.
     """
     content = read_checkpoint(path, kind)
-    try:
-        if kind == VAE_KIND:
-            tokenizer = build_config(TokenizerConfig, content["tokenizer"], path)
-            model: RiffVAE | LatentDiffusion = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
-        else:
-            model = LatentDiffusion(content["z_size"], build_config(DiffusionConfig, content["model"], path))
-        load_weights(model, content["weights"], path)
-    except KeyError as error:
-        raise UserError(f"{path}: has no {error} in it; train it again with this version") from None
+    if kind == VAE_KIND:
+        tokenizer = build_config(TokenizerConfig, content["tokenizer"], path)
+        model: RiffVAE | LatentDiffusion = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
+    else:
+        model = LatentDiffusion(content["z_size"], build_config(DiffusionConfig, content["model"], path))
+    load_weights(model, content["weights"], path)
     return model.to(device).eval(), content
 
 

@@ -136,8 +136,8 @@ class VAETrainConfig:
     beta: float = 0.05  # weight of the KL term; light, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
-    dropout: float = 0.4  # dropout on embeddings and decoder outputs, 0 to below 1
-    word_dropout: float = 0.4  # share of decoder inputs replaced by the start token, so that z must carry the riff
+    dropout: float = 0.2  # dropout on embeddings and decoder outputs, 0 to below 1
+    word_dropout: float = 0.1  # share of decoder inputs replaced by the start token, so that z must carry the riff
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
 
     def __post_init__(self) -> None:

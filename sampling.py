@@ -54,7 +54,8 @@ def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -
     if 0 < sample.top_k < logits.shape[-1]:
         kept = torch.zeros_like(allowed).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
         logits = logits.masked_fill(~kept, -torch.inf)
-    probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / sample.temperature).softmax(dim=-1)
+    temperature = max(sample.temperature, torch.finfo(logits.dtype).tiny)  # below it, float32 would divide by 0
+    probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
     if sample.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         mass_before = ordered.cumsum(dim=-1) - ordered

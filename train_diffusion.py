@@ -3,8 +3,8 @@
     python train_diffusion.py [--preset riff_2bar] [--run-dir runs/riff_2bar] [--steps N] ...
 
 Run the same command again to resume. Reads riff_vae.pth and the riffs it was trained on; writes to the run folder:
-latent_diffusion.pth (the model, with averaged weights), latent_diffusion_last.pth (what a resumed run needs) and
-train_diffusion.jsonl (the log). Several processes: torchrun --nproc_per_node 2 train_diffusion.py
+latent_diffusion.pth (the model: averaged weights, best on the held-out songs), latent_diffusion_last.pth (what a resumed
+run needs) and train_diffusion.jsonl (the log). Several processes: torchrun --nproc_per_node 2 train_diffusion.py
 """
 
 from __future__ import annotations
@@ -158,15 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- resume
     config = dataclasses.asdict(options.model)
     same = {"vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"), "data_hash": (riff_data.fingerprint, "the riffs")}
-    state = training.start_or_resume(last_path, DIFFUSION_KIND, run, config, same, [path, folder / LOG_FILE]) if processes.is_main else None
+    files = (last_path, path, folder / LOG_FILE)
+    state = training.start_or_resume(*files, DIFFUSION_KIND, run, config, same) if processes.is_main else None
     state = processes.from_main(state)
-    step = 0
+    step, best = 0, {"step": 0, "loss": float("inf")}
     ema = training.EMA(model, train.ema_decay)
     if state is not None:
         load_weights(model, state["raw_weights"], last_path)
         optimizer.load_state_dict(state["optimizer"])
         ema.average = {name: value.to(device) for name, value in state["weights"].items()}
-        step = state["step"]
+        step, best = state["step"], state["best"]
         changed = training.changed_options(state["options"], training.plain_options(options))
         if processes.is_main:
             print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
@@ -183,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "vae_hash": vae_hash,
             "data_hash": riff_data.fingerprint,
             "step": step,
+            "best": best,
             "options": training.plain_options(options),
         }
 
@@ -207,11 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.write(step, {"loss": float(loss.detach()), "lr": lr, "grad_norm": norm, "latents_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
-                log.write(
-                    step,
-                    evaluate(averaged, held_table if held_table is not None else table, device),
-                    "held out" if held_table else "train, averaged",
-                )
+                shown = evaluate(averaged, held_table or table, device)
+                log.write(step, shown, "held out" if held_table else "averaged")
+                if held_table is None or shown["loss"] < best["loss"]:  # with nothing held out, the last is taken
+                    best = {"step": step, "loss": shown["loss"]}
+                    if processes.is_main:
+                        save_checkpoint(path, content())
             stopping = processes.any(stop.asked)
             if step % run.save_interval == 0 or step == train.steps or stopping:
                 save_last()
@@ -224,13 +227,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.close()
         return 130
     if processes.is_main:
-        save_checkpoint(path, content())
-        averaged.load_state_dict(ema.average)
-        shown = {"train": evaluate(averaged, table, device)} | ({"held out": evaluate(averaged, held_table, device)} if held_table else {})
-        print(f"\n{'loss, averaged weights':24s}" + "".join(f"{name:>10s}" for name in shown))
-        for key in next(iter(shown.values())):
-            print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in shown.values()))
-        print(f"\n{path}: the model of step {step}")
+        averaged.load_state_dict(read_checkpoint(path, DIFFUSION_KIND)["weights"])
+        figures = {"train": evaluate(averaged, table, device)} | (
+            {"held out": evaluate(averaged, held_table, device)} if held_table else {}
+        )
+        print(f"\n{'loss, averaged weights':24s}" + "".join(f"{name:>10s}" for name in figures))
+        for key in next(iter(figures.values())):
+            print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
+        print(f"\n{path}: the model of step {best['step']}" + ("" if held_table else " (the last; nothing was held out)"))
     processes.close()
     return 0
 

@@ -226,7 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
         "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
     }
-    state = training.start_or_resume(last_path, VAE_KIND, run, config, same, [best_path, folder / LOG_FILE]) if processes.is_main else None
+    files = (last_path, best_path, folder / LOG_FILE)
+    state = training.start_or_resume(*files, VAE_KIND, run, config, same) if processes.is_main else None
     state = processes.from_main(state)
     step, best = 0, {"step": 0, "objective": float("inf")}
     if state is not None:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from checkpoints import keep_aside, read_checkpoint, save_checkpoint
+from checkpoints import keep_aside, read_checkpoint
 from config import RunConfig, TrainRunConfig, UserError
 from midi_utils import write_file
 
@@ -279,15 +279,21 @@ class StopRequest:
 
 
 def start_or_resume(
-    path: Path, kind: str, run: TrainRunConfig, model_config: Mapping[str, Any], same: Mapping[str, tuple[Any, str]], others: Iterable[Path]
+    path: Path,
+    best_path: Path,
+    log_path: Path,
+    kind: str,
+    run: TrainRunConfig,
+    model_config: Mapping[str, Any],
+    same: Mapping[str, tuple[Any, str]],
 ) -> dict[str, Any] | None:
     """Find the state to resume from, and make sure the run asked for is the same run.
 
     Args:
         path: the file to resume from.
+        best_path, log_path: the run's model and log, which --restart keeps aside as well.
         model_config: config of the model asked for.
         same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
-        others: further files that --restart keeps aside.
 
     Returns:
         the checkpoint, or None to start from the beginning.
@@ -296,7 +302,7 @@ def start_or_resume(
         UserError: the model or the data changed; the differences are listed.
     """
     if run.restart:
-        for file in (path, *others):
+        for file in (path, best_path, log_path):
             aside = keep_aside(file)
             if aside:
                 print(f"kept {file.name} as {aside.name}")
@@ -304,9 +310,13 @@ def start_or_resume(
     if not path.exists():
         return None
     state = read_checkpoint(path, kind)
+    if not {"optimizer", "best"} <= set(state):
+        raise UserError(f"{path}: is a model, not the state of a run; move it away, or use --restart")
     changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
     if changed:
         raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
+    if state["best"]["step"] and not best_path.exists():
+        raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
     for key, (value, words) in same.items():
         if state[key] != value:
             raise UserError(f"{path}: {words} changed since this run began; give another --run-dir, or --restart to begin anew")
@@ -330,13 +340,6 @@ def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def plain_options(options: Any) -> dict[str, Any]:
     """A script's options as nested dicts of plain types, for the record in the checkpoint."""
     return json.loads(json.dumps(dataclasses.asdict(options)))
-
-
-def write_checkpoints(processes: Processes, *files: tuple[Path, Callable[[], Mapping[str, Any]]]) -> None:
-    """Write checkpoints from the main process."""
-    if processes.is_main:
-        for path, content in files:
-            save_checkpoint(path, content())
 
 
 def announce(run: RunConfig, device: torch.device, threads: str, processes: Processes) -> None:

@@ -98,3 +98,20 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_midi
+
+
+def small_songs(folder: Path, songs: int = 4, phrases: int = 3) -> Path:
+    """A folder of riffs of some songs, each phrase its own notes, rests and holds; the same on every call."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for song in range(songs):
+        for phrase in range(phrases):
+            rng = np.random.default_rng([song, phrase])
+            tokens = np.where(rng.random(32) < 0.15, 0, rng.integers(45, 62, size=32))
+            for t in range(1, 32):  # some steps go on with the note before
+                if tokens[t - 1] != 0 and rng.random() < 0.35:
+                    tokens[t] = 128
+            tempos = ((0.0, 90.0 + song),)
+            (folder / f"song{song}_{'abcdefgh'[phrase]}.mid").write_bytes(riff_bytes(tokens.tolist(), tempos=tempos, program=27))
+    return folder
