@@ -133,7 +133,7 @@ class VAETrainConfig:
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
-    beta: float = 0.05  # weight of the KL term; light, because the diffusion model is the prior
+    beta: float = 0.1  # weight of the KL term; light, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
     dropout: float = 0.2  # dropout on embeddings and decoder outputs, 0 to below 1
@@ -170,14 +170,14 @@ class DiffusionConfig:
 class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
-    steps: int = 3000  # optimizer steps in all
+    steps: int = 600  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
-    lr: float = 1e-3  # peak learning rate of Adam
+    lr: float = 3e-4  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
-    warmup: int = 100  # steps over which the learning rate rises from 0
+    warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
-    ema_decay: float = 0.999  # decay of the averaged weights that sampling uses
+    ema_decay: float = 0.99  # decay of the averaged weights that sampling uses
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -272,7 +272,7 @@ class TrainDiffusion:
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
     init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
     data: str = ""  # folder of riffs; default: the one the VAE was trained on
-    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(eval_interval=25))
     model: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
 

@@ -128,7 +128,7 @@ def choose_threads(asked: int, processes: Processes | None = None) -> str:
     """
     if asked:
         torch.set_num_threads(asked)
-        return f"{asked} threads, as asked"
+        return f"{asked} thread{'s' * (asked > 1)}, as asked"
     if (processes and processes.world > 1) or (os.cpu_count() or 1) < 2:
         torch.set_num_threads(1)
         return "1 thread"

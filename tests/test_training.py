@@ -1,0 +1,776 @@
+"""Training through the scripts' own `main`: exact resume, nothing but the steps changes the weights, and runs that go wrong."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_songs
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import train_diffusion
+import train_vae
+import training
+from checkpoints import DIFFUSION_KIND, VAE_KIND, load_vae, read_checkpoint, save_checkpoint, weights_hash
+from config import DIFFUSION_FILE, VAE_FILE, UserError, VAETrainConfig
+from dataset import load_riffs
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+COMMON = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu"]
+SIZES = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
+PACE = ["--batch-size", "4", "--steps", "10", "--lr", "0.002", "--warmup", "5"]
+PACE += ["--log-interval", "2", "--eval-interval", "3", "--save-interval", "100"]
+DENOISER = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """One of the two train scripts, with small options."""
+
+    name: str
+    main: Callable[[list[str]], int]
+    kind: str
+    best: str
+    last: str
+    log: str
+
+    def run(self, folder: Path, songs: Path, *flags: str) -> int:
+        sizes = ["--data", str(songs), *SIZES] if self.name == "train_vae" else DENOISER
+        return self.main([*COMMON, "--run-dir", str(folder), *sizes, *PACE, *flags])
+
+    def prepare(self, folder: Path, vae_file: Path) -> Path:
+        """A run folder with what the script needs to start."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "train_diffusion":
+            shutil.copy(vae_file, folder / VAE_FILE)
+        return folder
+
+    def state(self, folder: Path) -> dict[str, Any]:
+        return read_checkpoint(folder / self.last, self.kind)
+
+
+VAE = Script("train_vae", train_vae.main, VAE_KIND, VAE_FILE, train_vae.LAST_FILE, train_vae.LOG_FILE)
+DIFFUSION = Script(
+    "train_diffusion", train_diffusion.main, DIFFUSION_KIND, DIFFUSION_FILE, train_diffusion.LAST_FILE, train_diffusion.LOG_FILE
+)
+BOTH = pytest.mark.parametrize("script", [VAE, DIFFUSION], ids=["vae", "diffusion"])
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 riffs of 4 songs, 9 of them to train on."""
+    return small_songs(tmp_path_factory.mktemp("songs"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, songs: Path) -> Path:
+    """The folder of a run of both scripts, 10 steps each, never stopped."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert VAE.run(folder, songs) == 0
+    assert DIFFUSION.run(folder, songs) == 0
+    return folder
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, tensors bit by bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def without_options(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key != "options"}
+
+
+def trained(state: dict[str, Any]) -> dict[str, Any]:
+    """What training made: weights (averaged and raw) and optimizer."""
+    return {key: state[key] for key in ("weights", "raw_weights", "optimizer", "step") if key in state}
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    """The log, without what the clock decides."""
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("per_second")} for line in lines]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def stop_after(steps: int) -> type[training.StopRequest]:
+    """A StopRequest that is asked, as by Ctrl-C, when the loop has looked at it so many times."""
+
+    class StopAfter(training.StopRequest):
+        looked = 0
+
+        @property
+        def asked(self) -> bool:  # type: ignore[override]
+            self.looked += 1
+            return self.looked >= steps
+
+        @asked.setter
+        def asked(self, value: bool) -> None:
+            pass
+
+    return StopAfter
+
+
+def nan_from(module: Any, call: int) -> Callable[..., Any]:
+    """A training_loss whose result is not a number from the given call on, counted from 0."""
+    calls: Iterator[int] = iter(range(1_000_000))
+    real = module.training_loss
+
+    def training_loss(*args: Any) -> Any:
+        result = real(*args)
+        if next(calls) < call:
+            return result
+        if isinstance(result, tuple):
+            return result[0] * math.nan, {**result[1], "loss": math.nan}
+        return result * math.nan
+
+    return training_loss
+
+
+# ---------------------------------------------------------------- resume
+
+
+@BOTH
+@pytest.mark.parametrize("cut", [1, 4])
+def test_cut_and_resumed_equals_never_cut(
+    script: Script, cut: int, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a resume that is off by one, loses the optimizer, or only fits at the end of an epoch (9 riffs, 4 a step)."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(cut))
+        assert script.run(tmp_path, songs) == 130
+    assert f"stopped at step {cut} of 10; run the same command again" in capsys.readouterr().out
+    assert script.state(tmp_path)["step"] == cut
+    assert script.run(tmp_path, songs) == 0
+    assert f"resuming at step {cut}\n" in capsys.readouterr().out
+    assert same(without_options(script.state(tmp_path)), without_options(script.state(finished)))
+    one, other = (read_checkpoint(folder / script.best, script.kind) for folder in (tmp_path, finished))
+    assert same(without_options(one), without_options(other))
+    assert log_lines(tmp_path / script.log) == log_lines(finished / script.log)
+
+
+@BOTH
+def test_killed_without_warning_resumes_from_the_last_save(
+    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against log lines written twice: the steps after the last save are done again."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    calls = iter(range(100))
+
+    def power_cut(*args: Any) -> None:
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "require_finite", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            script.run(tmp_path, songs, "--save-interval", "4")
+    assert script.state(tmp_path)["step"] == 4
+    assert log_lines(tmp_path / script.log)[-1]["step"] == 6
+    assert script.run(tmp_path, songs, "--save-interval", "4") == 0
+    lines = log_lines(tmp_path / script.log)
+    keys = [(line["step"], line["split"]) for line in lines]
+    assert len(set(keys)) == len(keys)
+    assert lines == log_lines(finished / script.log)
+    assert same(trained(script.state(tmp_path)), trained(script.state(finished)))
+
+
+@BOTH
+def test_a_log_line_cut_in_half_does_not_stop_a_resume(
+    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a JSON error after a crash in the middle of a line."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(4))
+        script.run(tmp_path, songs)
+    with (tmp_path / script.log).open("a") as file:
+        file.write('{"step": 6, "spl')
+    assert script.run(tmp_path, songs) == 0
+    assert log_lines(tmp_path / script.log) == log_lines(finished / script.log)
+
+
+@BOTH
+def test_a_finished_run_run_again_changes_nothing(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a model that is trained on, or replaced, by looking at its summary again."""
+    shutil.copytree(finished, tmp_path / "run")
+    before = bytes_of(tmp_path / "run")
+    assert script.run(tmp_path / "run", songs) == 0
+    after = bytes_of(tmp_path / "run")
+    assert after.keys() == before.keys()
+    for name in (script.best, script.last):
+        one, other = (read_checkpoint(folder / name, script.kind) for folder in (finished, tmp_path / "run"))
+        assert same(without_options(one), without_options(other)), name
+    assert log_lines(tmp_path / "run" / script.log) == log_lines(finished / script.log)
+
+
+@BOTH
+def test_the_same_command_twice_gives_the_same_weights(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against numbers from a clock, a set's order or the global generator; another seed gives other weights."""
+    torch.manual_seed(999)
+    np.random.seed(999)
+    script.prepare(tmp_path / "again", finished / VAE_FILE)
+    script.run(tmp_path / "again", songs)
+    assert same(without_options(script.state(tmp_path / "again")), without_options(script.state(finished)))
+    script.prepare(tmp_path / "other", finished / VAE_FILE)
+    script.run(tmp_path / "other", songs, "--seed", "1")
+    assert not same(script.state(tmp_path / "other")["weights"], script.state(finished)["weights"])
+
+
+@BOTH
+@pytest.mark.parametrize("flag", ["--log-interval", "--eval-interval", "--save-interval"])
+def test_looking_does_not_change_the_training(script: Script, flag: str, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against evaluation, logs and saves that draw from the training's random numbers, or leave a mode behind."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    assert script.run(tmp_path, songs, flag, "1") == 0
+    assert same(trained(script.state(tmp_path)), trained(script.state(finished)))
+
+
+# ---------------------------------------------------------------- a run that is not the same run
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@BOTH
+def test_a_changed_model_is_refused_and_listed(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against weights loaded into another model, and against a run that silently starts over."""
+    shutil.copytree(finished, tmp_path / "run")
+    before = bytes_of(tmp_path / "run")
+    flag, text = ("--z-size", "z_size 6 -> 7") if script is VAE else ("--blocks", "blocks 1 -> 7")
+    with pytest.raises(UserError) as error:
+        script.run(tmp_path / "run", songs, flag, "7")
+    assert text in one_line(error)
+    assert "--restart" in str(error.value)
+    assert bytes_of(tmp_path / "run") == before
+
+
+@BOTH
+def test_changed_riffs_are_refused(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a resume on other data, whose order of examples is another."""
+    shutil.copytree(finished, tmp_path / "run")
+    more = small_songs(tmp_path / "songs", songs=5)
+    before = bytes_of(tmp_path / "run")
+    with pytest.raises(UserError) as error:
+        script.run(tmp_path / "run", more, *([] if script is VAE else ["--data", str(more)]))
+    assert "riffs" in one_line(error)
+    assert bytes_of(tmp_path / "run") == before
+
+
+def test_a_new_vae_under_an_old_diffusion_run_is_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a denoiser that goes on with the latents of another VAE."""
+    shutil.copytree(finished, tmp_path / "run")
+    assert VAE.run(tmp_path / "run", songs, "--restart", "--seed", "1", "--steps", "2") == 0
+    with pytest.raises(UserError) as error:
+        DIFFUSION.run(tmp_path / "run", songs)
+    assert "VAE" in one_line(error)
+
+
+def test_other_tokens_are_refused_on_resume(finished: Path, songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(UserError) as error:
+        VAE.run(tmp_path / "run", songs, "--no-hold-token")
+    one_line(error)
+
+
+@BOTH
+def test_a_model_in_place_of_a_state_is_refused(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a KeyError when somebody copies riff_vae.pth to riff_vae_last.pth to go on from it."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copy(tmp_path / "run" / script.best, tmp_path / "run" / script.last)
+    with pytest.raises(UserError) as error:
+        script.run(tmp_path / "run", songs)
+    assert script.last in one_line(error)
+
+
+@BOTH
+def test_restart_keeps_the_old_files_and_starts_over(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a restart that deletes a good model, or goes on from it."""
+    shutil.copytree(finished, tmp_path / "run")
+    before = bytes_of(tmp_path / "run")
+    for number in (1, 2):
+        assert script.run(tmp_path / "run", songs, "--restart") == 0
+        after = bytes_of(tmp_path / "run")
+        for name in (script.best, script.last, script.log):
+            if number == 1:
+                assert after[f"{name}.old-1"] == before[name]
+            assert f"{name}.old-{number}" in after
+    assert same(without_options(script.state(tmp_path / "run")), without_options(script.state(finished)))
+
+
+def test_other_training_options_are_remarked_on(
+    finished: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More steps go on from where the run was; a changed learning rate is allowed, and said."""
+    shutil.copytree(finished, tmp_path / "run")
+    assert VAE.run(tmp_path / "run", songs, "--steps", "12", "--lr", "0.0005") == 0
+    assert "resuming at step 10; changed: lr 0.002 -> 0.0005" in capsys.readouterr().out
+    assert VAE.state(tmp_path / "run")["step"] == 12
+
+
+# ---------------------------------------------------------------- other weights to start from
+
+
+@BOTH
+def test_init_from_starts_from_the_given_weights(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against --init-from that is read and not used; the diffusion keeps the normalisation of its own latents."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    if script is DIFFUSION:  # of another VAE, whose latents are not those of the first
+        VAE.run(tmp_path / "vae", songs, "--seed", "5", "--steps", "3")
+        shutil.copy(tmp_path / "vae" / VAE_FILE, tmp_path / VAE_FILE)
+    still = ["--steps", "1", "--lr", "1e-12"]
+    assert script.run(tmp_path, songs, *still, "--seed", "3", "--init-from", str(finished / script.best)) == 0
+    source = read_checkpoint(finished / script.best, script.kind)["weights"]
+    state = script.state(tmp_path)
+    found = state.get("raw_weights", state["weights"])
+    for name, value in source.items():
+        if name.startswith("latent_"):
+            assert not torch.allclose(found[name], value, atol=1e-4), name
+        else:
+            assert_close(found[name], value, atol=1e-9, rtol=1e-6)
+
+
+def test_init_from_refuses_other_tokens_kinds_and_shapes(finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against tokens that mean something else to the new model; nothing is made before the refusal."""
+    cases = [
+        (VAE, [str(finished / VAE_FILE), "--no-hold-token"], "hold_token True -> False"),
+        (VAE, [str(finished / VAE_FILE), "--decoder-size", "15"], "do not fit"),
+        (VAE, [str(finished / DIFFUSION_FILE)], "latent_diffusion"),
+        (VAE, [str(tmp_path / "none.pth")], "no such checkpoint"),
+        (DIFFUSION, [str(finished / VAE_FILE)], "riff_vae"),
+        (DIFFUSION, [str(finished / DIFFUSION_FILE), "--hidden-size", "18"], "do not fit"),
+    ]
+    for number, (script, flags, text) in enumerate(cases):
+        folder = script.prepare(tmp_path / str(number), finished / VAE_FILE)
+        before = bytes_of(folder)
+        with pytest.raises(UserError) as error:
+            script.run(folder, songs, "--init-from", *flags)
+        assert text in one_line(error)
+        assert bytes_of(folder) == before
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_ctrl_c_saves_and_the_same_command_resumes(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real SIGINT in a real process: exit 130, a state to resume from, no traceback."""
+    flags = [*COMMON, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, "--batch-size", "4", "--log-interval", "1"]
+    command = [sys.executable, "-u", "train_vae.py", *flags, "--steps", "1000000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "run the same command again to go on" in out
+    assert "Traceback" not in err and "stopping after this step" in err
+    step = VAE.state(tmp_path)["step"]
+    assert f"stopped at step {step} of" in out
+    assert train_vae.main([*flags, "--steps", str(step + 2)]) == 0
+    assert f"resuming at step {step}" in capsys.readouterr().out
+    assert VAE.state(tmp_path)["step"] == step + 2
+
+
+def test_the_second_ctrl_c_stops_at_once_and_handlers_are_put_back() -> None:
+    """Guards against a process that cannot be stopped, and a handler that outlives the loop."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), training.StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    with training.StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+
+
+@BOTH
+def test_a_loss_that_is_not_a_number_stops_the_run(
+    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against NaN weights that are saved over good ones, and NaN that is set to zero and hidden."""
+    script.prepare(tmp_path, finished / VAE_FILE)
+    module = train_vae if script is VAE else train_diffusion
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "training_loss", nan_from(module, 5))
+        with pytest.raises(UserError) as error:
+            script.run(tmp_path, songs, "--save-interval", "2")
+    text = one_line(error)
+    assert text.startswith("step 5: loss nan")
+    assert str(tmp_path / script.last) in text
+    state = script.state(tmp_path)
+    assert state["step"] == 4
+    assert all(value.isfinite().all() for value in state["weights"].values())
+    assert script.run(tmp_path, songs, "--save-interval", "2") == 0  # with the cause removed, the run goes on as if nothing had been
+    assert same(trained(script.state(tmp_path)), trained(script.state(finished)))
+
+
+def test_an_infinite_gradient_takes_no_step() -> None:
+    """Guards against one bad batch that ruins the weights before anybody looks."""
+    model = nn.Linear(3, 1)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0)
+    norm = training.clip_and_step(model, optimizer, model(torch.ones(1, 3)).sum() * math.inf, 1.0, 1.0)
+    assert not math.isfinite(norm)
+    assert same(dict(model.state_dict()), dict(before))
+    with pytest.raises(UserError, match="step 3: .*nothing was saved yet"):
+        training.require_finite(1.0, norm, 3, Path("nowhere"))
+    training.require_finite(1.0, 2.0, 3, Path("nowhere"))
+
+
+def test_a_huge_loss_leaves_a_bounded_update() -> None:
+    """Guards against gradients that are clipped after the step, or not at all."""
+    for factor in (1.0, 1e6):
+        model = nn.Linear(3, 1)
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        optimizer = torch.optim.SGD(model.parameters(), lr=123.0)  # the learning rate given below is the one that counts
+        norm = training.clip_and_step(model, optimizer, model(torch.full((1, 3), 2.0)).sum() * factor, lr=0.5, grad_clip=0.25)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert_close(norm, factor * math.sqrt(13), rtol=1e-5, atol=0)  # the norm before clipping
+        assert_close((after - before).norm().item(), 0.5 * 0.25, rtol=1e-4, atol=0)
+
+
+def test_gradients_do_not_add_up_from_step_to_step() -> None:
+    """Guards against a forgotten zero_grad."""
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for _ in range(3):
+        before = model.weight.item()
+        training.clip_and_step(model, optimizer, model(torch.ones(1, 1)).sum(), lr=0.1, grad_clip=100.0)
+        assert model.weight.item() == pytest.approx(before - 0.1, abs=1e-6)
+
+
+# ---------------------------------------------------------------- the best model
+
+
+@BOTH
+def test_the_best_model_is_replaced_only_by_a_better_one(
+    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against the last model in place of the best, also across a resume."""
+    if "best" not in script.state(finished):
+        pytest.skip("keeps the last model")
+    script.prepare(tmp_path, finished / VAE_FILE)
+    module, key = (train_vae, "objective") if script is VAE else (train_diffusion, "loss")
+    real, scores = module.evaluate, iter([5.0, 3.0, 4.0, 3.0])
+    hashes = []
+
+    def evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        hashes.append(weights_hash(model.state_dict()))
+        return {**real(model, *args, **kwargs), key: next(scores, 9.0)}
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(7))
+        assert script.run(tmp_path, songs, "--eval-interval", "2") == 130  # looks at 2, 4 and 6
+    assert script.run(tmp_path, songs, "--eval-interval", "2") == 0
+    best = read_checkpoint(tmp_path / script.best, script.kind)
+    assert (best["step"], best["best"]["step"], best["best"][key]) == (4, 4, 3.0)
+    assert weights_hash(best["weights"]) == hashes[1]
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def test_validation_numbers_do_not_depend_on_the_chunk(finished: Path, songs: Path) -> None:
+    """Guards against means of means, and a dict's length taken for a batch size."""
+    vae, content = load_vae(finished / VAE_FILE)
+    riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
+    train = VAETrainConfig(free_bits=0.5, beta=0.3)
+    numbers = [train_vae.evaluate(vae, riffs, train, CPU, chunk) for chunk in (256, 1, 3, 8)]
+    assert set(numbers[0]) >= {"reconstruction", "kl", "negative_elbo", "objective", "accuracy"}
+    for other in numbers[1:]:
+        assert other == pytest.approx(numbers[0], rel=1e-5)
+    assert numbers[0]["negative_elbo"] == pytest.approx(numbers[0]["reconstruction"] + numbers[0]["kl"])
+
+
+def test_evaluation_leaves_mode_generator_and_weights_alone(finished: Path, songs: Path) -> None:
+    """Guards against evaluation that turns dropout off for good, or draws from the global generator."""
+    vae, _ = load_vae(finished / VAE_FILE)
+    riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
+    before = weights_hash(vae.state_dict())
+    table = train_diffusion.latent_table(vae, riffs, np.zeros(len(riffs), int), np.zeros(len(riffs), int), CPU)
+    denoiser = train_diffusion.LatentDiffusion(6, train_diffusion.TrainDiffusion().model)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    for mode in (True, False):
+        vae.train(mode)
+        first, again = (train_vae.evaluate(vae, riffs, VAETrainConfig(), CPU) for _ in range(2))
+        assert first == again
+        assert vae.training is mode
+    assert train_diffusion.evaluate(denoiser, table, CPU) == train_diffusion.evaluate(denoiser, table, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # type: ignore[union-attr]
+    assert weights_hash(vae.state_dict()) == before
+
+
+def test_diffusion_quarters_cover_the_schedule_evenly(finished: Path, songs: Path) -> None:
+    """Guards against quarters of unequal size, whose mean is not the loss."""
+    vae, _ = load_vae(finished / VAE_FILE)
+    riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
+    table = train_diffusion.latent_table(vae, riffs, np.zeros(len(riffs), int), np.zeros(len(riffs), int), CPU)
+    torch.manual_seed(0)
+    numbers = train_diffusion.evaluate(train_diffusion.LatentDiffusion(6, train_diffusion.TrainDiffusion().model), table, CPU)
+    assert np.mean([numbers[f"quarter_{q}"] for q in (1, 2, 3, 4)]) == pytest.approx(numbers["loss"], rel=1e-2)
+
+
+def test_latent_table_holds_every_riff_at_every_shift(finished: Path, songs: Path) -> None:
+    """Guards against rows that are off by one: a look-up must equal encoding the transposed riff; moments include the posterior's."""
+    vae, _ = load_vae(finished / VAE_FILE)
+    riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens[:4]
+    low, high = np.array([-2, 0, -1, 0]), np.array([1, 0, 3, 2])
+    table = train_diffusion.latent_table(vae, riffs, low, high, CPU)
+    assert len(table.mu) == 4 + 1 + 5 + 3
+    noise = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    for riff in range(4):
+        for shift in range(low[riff], high[riff] + 1):
+            with torch.no_grad():
+                mu, logvar = vae.encoder(torch.from_numpy(train_vae.transpose(riffs[riff : riff + 1], np.array([shift]))))
+            expected = mu + (0.5 * logvar).exp() * noise
+            assert_close(table.draw(np.array([riff]), np.array([shift]), noise), expected, atol=1e-5, rtol=1e-5)
+    mean, std = table.moments()
+    draws = table.mu + table.std * torch.randn(20_000, *table.mu.shape, generator=torch.Generator().manual_seed(1))
+    assert_close(draws.mean(dim=(0, 1)), mean, atol=0.02, rtol=0)
+    assert_close(draws.flatten(0, 1).std(dim=0), std, atol=0.02, rtol=0.02)
+
+
+def test_a_kl_near_zero_is_called_a_failed_run(
+    songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a collapsed posterior that nobody mentions."""
+    figures = dict.fromkeys(train_vae._FIGURE_LABELS, 0.5)
+    train_vae.print_summary({"train": {**figures, "kl": 0.5}})
+    assert "KL is near zero" in capsys.readouterr().out
+    train_vae.print_summary({"train": {**figures, "kl": 5.0}})
+    assert "KL is near zero" not in capsys.readouterr().out
+    assert VAE.run(tmp_path, songs, "--steps", "2", "--lr", "1e-6") == 0  # too little for z to carry anything
+    assert "KL is near zero" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- few riffs
+
+
+@pytest.mark.parametrize(("count", "phrases", "held"), [(1, 5, 0), (5, 1, 1)])
+def test_five_riffs_are_enough(count: int, phrases: int, held: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against evaluation that needs a full batch, and a split that leaves nothing; 64 riffs a step, of five."""
+    folder = small_songs(tmp_path / "songs", songs=count, phrases=phrases)
+    for script in (VAE, DIFFUSION):
+        assert script.run(tmp_path / "run", folder, "--steps", "3", "--batch-size", "64") == 0
+        splits = {line["split"] for line in log_lines(tmp_path / "run" / script.log)}
+        assert ("held out" in splits) == bool(held)
+    out = capsys.readouterr().out
+    assert ("nothing is held out" in out) == (not held)
+    assert f"{5 - held} to train on, {held} held out" in out
+    assert "nan" not in out.lower()
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path: Path, songs: Path) -> None:
+    """Guards against batches that are shared wrongly, gradients that are summed, and dropout drawn by each process for itself."""
+    flags = [*COMMON, "--data", str(songs), *SIZES, *PACE, "--steps", "4", "--batch-size", "6", "--warmup", "0"]
+    assert "dropout" in VAETrainConfig.__dataclass_fields__
+    flags += ["--dropout", "0.3", "--word-dropout", "0.3"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "train_vae.py", *flags, "--run-dir", str(tmp_path / "two")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stdout
+    for name, more in (("one", []), ("other", ["--seed", "1"])):
+        assert train_vae.main([*flags, "--run-dir", str(tmp_path / name), *more]) == 0
+    two, one, other = (VAE.state(tmp_path / name)["weights"] for name in ("two", "one", "other"))
+
+    def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+        return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+    assert distance(two, one) < 2e-5
+    assert distance(other, one) > 1e-2
+    lines = [log_lines(tmp_path / name / VAE.log) for name in ("two", "one")]
+    assert [(line["step"], line["split"]) for line in lines[0]] == [(line["step"], line["split"]) for line in lines[1]]
+
+
+@BOTH
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused(
+    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against examples that are counted twice or lost; refused before anything is joined or written."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    script.prepare(tmp_path, finished / VAE_FILE)
+    before = bytes_of(tmp_path)
+    with pytest.raises(UserError) as error:
+        script.run(tmp_path, songs, "--batch-size", "7")
+    assert "--batch-size 7" in one_line(error) and "2 processes" in one_line(error)
+    assert bytes_of(tmp_path) == before
+
+
+def test_shares_of_a_batch_are_the_batch() -> None:
+    batch = torch.arange(12)
+    shares = [training.Processes(rank, 3).share(batch) for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == batch.tolist()
+    assert {len(share) for share in shares} == {4}
+
+
+# ---------------------------------------------------------------- schedules, averages, randomness, log
+
+
+def test_cosine_lr_by_hand() -> None:
+    """Guards against a warmup that starts at 0 or ends off the peak, and a decay that misses its end."""
+    rates = [training.cosine_lr(step, steps=12, peak=2.0, final=0.1, warmup=4) for step in (0, 1, 3, 4, 6, 8, 12, 99)]
+    quarter = 2 * (0.1 + 0.9 * 0.5 * (1 + math.sqrt(0.5)))
+    assert rates == pytest.approx([0.5, 1.0, 2.0, 2.0, quarter, 1.1, 0.2, 0.2])
+    assert training.cosine_lr(0, 10, 1.0, 0.0, warmup=0) == 1.0
+    assert math.isfinite(training.cosine_lr(3, 2, 1.0, 0.1, warmup=2))  # a warmup as long as the run
+
+
+def test_linear_rise_by_hand() -> None:
+    assert [training.linear_rise(step, 4) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+    assert training.linear_rise(0, 0) == 1
+
+
+def test_ema_by_hand() -> None:
+    """Guards against an average that starts at zero, has its two weights exchanged, or never leaves its start."""
+    model = nn.BatchNorm1d(1)
+    ema = training.EMA(model, decay=0.5)
+    values, expected = [3.0, -1.0, 4.0, 2.0, 7.0, 1.0, 0.0, 5.0, 9.0], 1.0
+    for step, value in enumerate(values):
+        with torch.no_grad():
+            model.weight.fill_(value)
+            assert model.num_batches_tracked is not None
+            model.num_batches_tracked.fill_(step)
+        ema.update(model, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        assert ema.average["weight"].item() == pytest.approx(expected, rel=1e-5)
+        assert ema.average["num_batches_tracked"].item() == step
+    assert (1 + 8) / (10 + 8) == 0.5  # so the ramp and its end were both seen
+
+
+def test_sampling_gets_the_averaged_weights(finished: Path) -> None:
+    """Guards against an average that is kept and never used."""
+    model = read_checkpoint(finished / DIFFUSION_FILE, DIFFUSION_KIND)
+    state = DIFFUSION.state(finished)
+    if model["step"] == state["step"]:
+        assert same(model["weights"], state["weights"])
+    assert not same(state["weights"], state["raw_weights"])
+    assert "raw_weights" not in model and "optimizer" not in model
+
+
+def test_seeds_of_purposes_and_steps_differ() -> None:
+    """Guards against noise that is the same at every step, or in two places."""
+    seeds = {training.numpy_seed(*words) for words in [(0, 1, 0), (0, 1, 1), (0, 1, 2), (0, 2, 0), (0, 2, 1), (1, 1, 0), (1, 2, 1)]}
+    assert len(seeds) == 7
+    assert training.numpy_seed(3, 1, 4) == training.numpy_seed(3, 1, 4)
+    assert torch.equal(torch.rand(3, generator=training.generator(3, 1, 4)), torch.rand(3, generator=training.generator(3, 1, 4)))
+
+
+def test_draws_of_a_batch_are_what_the_options_say() -> None:
+    """Guards against dropout that is not scaled, shares that are upside down, and noise that repeats."""
+    model = train_vae.RiffVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
+    train = VAETrainConfig(dropout=0.25, word_dropout=0.1, scheduled_sampling=0.8, steps=100)
+    draws = train_vae.make_draws(model, 50, 50, train, seed=0)
+    for mask in (draws.encoder_mask, draws.decoder_mask, draws.output_mask):
+        assert mask is not None
+        assert_close(mask.unique(), torch.tensor([0, 1 / 0.75]))
+        assert mask.mean().item() == pytest.approx(1, abs=0.02)
+    assert draws.encoder_mask is not None and draws.decoder_mask is not None
+    assert not torch.equal(draws.encoder_mask, draws.decoder_mask)
+    assert draws.keep is not None and draws.keep.float().mean().item() == pytest.approx(0.9, abs=0.03)
+    assert draws.from_model is not None and draws.from_model.float().mean().item() == pytest.approx(0.4, abs=0.06)
+    again, other = (train_vae.make_draws(model, 50, step, train, seed=0) for step in (50, 51))
+    assert draws.noise is not None and again.noise is not None and other.noise is not None
+    assert torch.equal(draws.noise, again.noise) and not torch.equal(draws.noise, other.noise)
+    plain = train_vae.make_draws(model, 50, 0, VAETrainConfig(dropout=0, word_dropout=0, scheduled_sampling=0), seed=0)
+    assert plain.encoder_mask is None and plain.from_model is None
+    assert plain.keep is not None and plain.keep.all()
+
+
+def test_loss_is_reconstruction_plus_beta_times_kl() -> None:
+    """Guards against a beta on the wrong term, and parts that do not add up to the loss."""
+    torch.manual_seed(0)
+    model = train_vae.RiffVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
+    with torch.no_grad():
+        model.encoder.mu.bias.fill_(0.7)
+    tokens = torch.randint(129, (5, 32), generator=torch.Generator().manual_seed(0))
+    for beta, free_bits in ((0.0, 0.0), (0.3, 0.0), (0.3, 4.0)):
+        loss, parts = train_vae.training_loss(model, tokens, train_vae.Draws(), beta, free_bits)
+        expected = parts["reconstruction"] + beta * max(0.0, parts["kl"] - free_bits * math.log(2))
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        assert parts["loss"] == pytest.approx(loss.item())
+        assert parts["kl_weighted"] == pytest.approx(parts["loss"] - parts["reconstruction"], abs=1e-3)
+
+
+def test_log_holds_every_loss_part_raw_and_weighted(finished: Path) -> None:
+    train = [line for line in log_lines(finished / VAE.log) if line["split"] == "train"]
+    assert [line["step"] for line in train] == [2, 4, 6, 8, 10]
+    assert set(train[0]) >= {"loss", "reconstruction", "kl", "kl_weighted", "beta", "lr", "grad_norm"}
+    held = [line for line in log_lines(finished / VAE.log) if line["split"] == "held out"]
+    assert [line["step"] for line in held] == [3, 6, 9, 10]
+
+
+def test_changed_options_names_what_changed_and_nothing_else() -> None:
+    old = {"steps": 5, "train": {"lr": 1.0, "beta": 2.0}, "run": {"seed": 0}, "preset": "a"}
+    new = {"steps": 9, "train": {"lr": 3.0, "beta": 2.0, "new": 1}, "run": {"seed": 4}, "preset": "b"}
+    assert training.changed_options(old, new) == "lr 1.0 -> 3.0"
+
+
+def test_a_full_disk_while_training_leaves_the_last_state(
+    finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a run that ends with neither the old nor the new checkpoint."""
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(4))
+        VAE.run(tmp_path, songs)
+    before = bytes_of(tmp_path)
+
+    def full_disk(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            VAE.run(tmp_path, songs)
+    after = bytes_of(tmp_path)
+    assert after[VAE.last] == before[VAE.last]
+    assert after[VAE.best] == before[VAE.best]
+    assert not [name for name in after if name.endswith(".tmp")]
+    assert VAE.run(tmp_path, songs) == 0
+    assert same(trained(VAE.state(tmp_path)), trained(VAE.state(finished)))
+
+
+def test_save_checkpoint_is_what_the_scripts_use() -> None:
+    """Both scripts write through the one function that is tested to be atomic."""
+    assert train_vae.save_checkpoint is save_checkpoint and train_diffusion.save_checkpoint is save_checkpoint
