@@ -382,7 +382,8 @@ def is_legal(tokens: np.ndarray, tokenizer: TokenizerConfig) -> bool:
 
 
 def file_riffs(midi: MidiFile, track: MidiTrack, tokenizer: TokenizerConfig, hop: int = 0) -> tuple[list[tuple[int, list[Bar]]], str]:
-    """Where the riffs of a file lie: windows of consecutive 4/4 bars, from the first bar that holds a note of the track.
+    """Where the riffs of a file lie: windows of consecutive 4/4 bars, from the first bar that holds a note of the track, or
+    from an empty bar before it where only that makes whole riffs.
 
     Args:
         hop: bars from one window to the next; 0 is the length of a riff.
@@ -398,12 +399,8 @@ def file_riffs(midi: MidiFile, track: MidiTrack, tokenizer: TokenizerConfig, hop
     first_tick, last_tick = int(track.start[0] + half_step), int(track.start[-1] + half_step)
     music = bars(midi, last_tick)
     first = next(i for i, bar in enumerate(music) if bar.end > first_tick)
-    if (len(music) - first) % size:  # perhaps the last riff ends in a rest: then the end of the track says so
-        end = end_of_track(midi)
-        whole = [bar for bar in bars(midi, max(end - 1, last_tick)) if bar.end <= end]
-        missing = (first - len(music)) % size
-        if len(whole) >= len(music) + missing:
-            music = whole[: len(music) + missing]
+    if (len(music) - first) % size:
+        first, music = _whole_riffs(midi, music, first, last_tick, size)
     four_four = [bar.is_four_four for bar in music]
     if not any(four_four[first:]):
         bar = music[first]
@@ -423,6 +420,21 @@ def file_riffs(midi: MidiFile, track: MidiTrack, tokenizer: TokenizerConfig, hop
         raise MidiError("too short", f"{found} bar{'s' * (found != 1)}, a riff has {size}")
     left = [str(i + 1) for i in range(first, len(music)) if i not in taken]
     return windows, f"bar{'s' * (len(left) > 1)} {', '.join(left[:4])}{' ...' * (len(left) > 4)} left over" if left else ""
+
+
+def _whole_riffs(midi: MidiFile, music: list[Bar], first: int, last_tick: int, size: int) -> tuple[int, list[Bar]]:
+    """Complete an odd number of bars to whole riffs: by silence before the music, else by silence after it up to the end of
+    the track; else as it was. -> index of the first bar, and the bars up to the last."""
+    aligned = first - first % size
+    if (len(music) - aligned) % size == 0:
+        return aligned, music
+    end = end_of_track(midi)
+    whole = [bar for bar in bars(midi, max(end - 1, last_tick)) if bar.end <= end]
+    for begin in (first, aligned):
+        missing = (begin - len(music)) % size
+        if len(whole) >= len(music) + missing:
+            return begin, whole[: len(music) + missing]
+    return first, music
 
 
 def read_riff(

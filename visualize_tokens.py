@@ -22,7 +22,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from config import DIFFUSION_FILE, PRESETS, VAE_FILE, SampleConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from config import DIFFUSION_FILE, MAX_PITCH, PRESETS, VAE_FILE, SampleConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
 from midi_utils import MidiError, pitch_name, tokens_to_notes, write_file
 
@@ -137,7 +137,7 @@ def picture_of_files(paths: Sequence[Path], tokenizer: TokenizerConfig, run: Run
     riffs = []
     for path in paths:
         try:
-            found = read_file_riffs(path, run.any_length(), tokenizer)[0]
+            found = read_file_riffs(path, run.lenient(), tokenizer)[0]
         except MidiError as error:
             raise UserError(f"{path}: {error}; python check_midi.py {path} says more") from None
         riffs += [(f"{path.stem}, bar {riff.first_bar}", riff.tokens) for riff in found]
@@ -270,9 +270,9 @@ class Run:
             return self.vae().tokenizer
         return preset_options(TrainVAE, self.preset).tokenizer
 
-    def any_length(self):
-        """The preset's rules for files, but songs may be drawn too."""
-        return dataclasses.replace(preset_options(TrainVAE, self.preset).dataset, max_bars=0)
+    def lenient(self):
+        """The preset's rules for files, but what is not fit for training may be drawn too: songs, any pitch, notes off the grid."""
+        return dataclasses.replace(preset_options(TrainVAE, self.preset).dataset, max_bars=0, low=1, high=MAX_PITCH, max_off_grid=1.0)
 
 
 def save_picture(figure: Figure, path: Path) -> None:

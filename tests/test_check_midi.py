@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from test_midi_utils import UNREADABLE, shuffled_legal
 
 import check_midi
+import midi_facts
 from config import HOLD, LONG_FILE, REST, DataConfig, TokenizerConfig, UserError
 from metrics import onset_mask, rest_ratio, restrike_share
 from midi_utils import Riff, parse_midi, riffs_to_midi, tokens_to_notes
@@ -69,8 +70,8 @@ def test_a_riff_is_described_as_the_metrics_do(seed: int) -> None:
     tokenizer = TokenizerConfig()
     tokens = shuffled_legal(seed, tokenizer)
     midi = parse_midi(riff_bytes(tokens.tolist()))
-    line = check_midi.read_line(midi, midi.tracks[0], DataConfig(), tokenizer)
-    found = check_midi.line_facts(line)
+    line = midi_facts.read_line(midi, midi.tracks[0], DataConfig(), tokenizer)
+    found = midi_facts.line_facts(line)
     assert found["rest_ratio"] == pytest.approx(rest_ratio(tokens[None])[0], abs=1e-4)
     assert len(line.start) == onset_mask(tokens[None], tokenizer).sum()
     expected = restrike_share(tokens[None], tokenizer)[0]

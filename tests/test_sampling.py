@@ -201,7 +201,7 @@ def test_every_riff_is_legal_whatever_the_weights(tokenizer: TokenizerConfig, sa
     uniform[:4], uniform[4:8] = 0, float(np.nextafter(np.float32(1), np.float32(0)))
     tokens = decode(vae, torch.randn(48, TINY.z_size, generator=generator), uniform, sample).numpy()
     assert tokens.shape == (48, tokenizer.steps)
-    assert 0 <= tokens.min() and tokens.max() < tokenizer.vocab_size
+    assert tokens.min() >= 0 and tokens.max() < tokenizer.vocab_size
     assert all(is_legal(riff, tokenizer) for riff in tokens)
     if tokenizer.hold_token:
         assert not (tokens[:, 0] == HOLD).any()
