@@ -22,7 +22,18 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from config import DIFFUSION_FILE, MAX_PITCH, PRESETS, VAE_FILE, SampleConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from config import (
+    DIFFUSION_FILE,
+    MAX_PITCH,
+    PRESETS,
+    VAE_FILE,
+    SampleConfig,
+    TokenizerConfig,
+    TrainVAE,
+    UserError,
+    preset_options,
+    run_script,
+)
 from dataset import RiffData, load_riffs, read_file_riffs
 from midi_utils import MidiError, pitch_name, tokens_to_notes, write_file
 

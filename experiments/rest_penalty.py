@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run-dir", default="runs/riff_2bar", help="the run that is ours")
     parser.add_argument("--samples", type=int, default=1000, help="riffs per row")
-    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps of each model of the published recipe")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of each model of the published recipe")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

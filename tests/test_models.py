@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,11 @@ def with_fixed_z(vae: RiffVAE, z: Tensor) -> RiffVAE:
 def embedded(vae: RiffVAE, run: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
     """What a run returns, and the step embeddings it was computed from, ready for gradients."""
     seen: list[Tensor] = []
-    handle = vae.decoder.embedding.register_forward_hook(lambda module, args, output: seen.append(output))
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        seen.append(output)
+
+    handle = vae.decoder.embedding.register_forward_hook(note)
     try:
         return run(), seen
     finally:

@@ -110,7 +110,15 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass(
 def test_top_p_on_known_numbers() -> None:
     """The mass is reached by the token that crosses it, which stays."""
     logits = np.log([0.1, 0.2, 0.4, 0.3]).tolist()
-    for top_p, kept in ((0.01, [2]), (0.39, [2]), (0.41, [2, 3]), (0.69, [2, 3]), (0.71, [1, 2, 3]), (0.95, [0, 1, 2, 3]), (1.0, [0, 1, 2, 3])):
+    for top_p, kept in (
+        (0.01, [2]),
+        (0.39, [2]),
+        (0.41, [2, 3]),
+        (0.69, [2, 3]),
+        (0.71, [1, 2, 3]),
+        (0.95, [0, 1, 2, 3]),
+        (1.0, [0, 1, 2, 3]),
+    ):
         p = probabilities_of(logits, [True] * 4, SampleConfig(top_p=top_p))
         assert np.flatnonzero(p).tolist() == kept, top_p
 
@@ -137,7 +145,11 @@ def test_tiny_temperatures_are_the_likeliest_token_and_no_nan(temperature: float
             assert p.tolist() == [0, 1, 0, 0, 0, 0, 0]
 
 
-@given(logits=st.lists(st.floats(-5, 5, width=32), min_size=V, max_size=V), penalty=st.floats(0.1, 4), temperature=st.sampled_from([0.5, 1.0, 2.0]))
+@given(
+    logits=st.lists(st.floats(-5, 5, width=32), min_size=V, max_size=V),
+    penalty=st.floats(0.1, 4),
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+)
 @settings(max_examples=100, deadline=None)
 def test_rest_penalty_lowers_rests_alone_and_by_what_it_says(logits: list[float], penalty: float, temperature: float) -> None:
     """Guards against a penalty with the wrong sign, on the wrong token, or that reshuffles the notes."""

@@ -169,9 +169,7 @@ def test_help_answers(script: str, here: Here, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "generate"])
-def test_dry_run_prints_the_options_and_writes_nothing(
-    script: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_run_prints_the_options_and_writes_nothing(script: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = here(script, "--preset", "riff_2bar_tiny", "--seed", "17", "--dry-run")
     assert result.code == 0

@@ -158,7 +158,13 @@ def nan_from(module: Any, call: int) -> Callable[..., Any]:
 @BOTH
 @pytest.mark.parametrize("cut", [1, 4])
 def test_cut_and_resumed_equals_never_cut(
-    script: Script, cut: int, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: Script,
+    cut: int,
+    finished: Path,
+    songs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Guards against a resume that is off by one, loses the optimizer, or only fits at the end of an epoch (9 riffs, 4 a step)."""
     script.prepare(tmp_path, finished / VAE_FILE)
@@ -326,9 +332,7 @@ def test_restart_keeps_the_old_files_and_starts_over(script: Script, finished: P
     assert same(without_options(script.state(tmp_path / "run")), without_options(script.state(finished)))
 
 
-def test_other_training_options_are_remarked_on(
-    finished: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_training_options_are_remarked_on(finished: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More steps go on from where the run was; a changed learning rate is allowed, and said."""
     shutil.copytree(finished, tmp_path / "run")
     assert VAE.run(tmp_path / "run", songs, "--steps", "12", "--lr", "0.0005") == 0
@@ -446,7 +450,7 @@ def test_an_infinite_gradient_takes_no_step() -> None:
     norm = training.clip_and_step(model, optimizer, model(torch.ones(1, 3)).sum() * math.inf, 1.0, 1.0)
     assert not math.isfinite(norm)
     assert same(dict(model.state_dict()), dict(before))
-    with pytest.raises(UserError, match="step 3: .*nothing was saved yet"):
+    with pytest.raises(UserError, match=r"step 3: .*nothing was saved yet"):
         training.require_finite(1.0, norm, 3, Path("nowhere"))
     training.require_finite(1.0, 2.0, 3, Path("nowhere"))
 
@@ -507,7 +511,7 @@ def test_the_best_model_is_replaced_only_by_a_better_one(
 
 def test_validation_numbers_do_not_depend_on_the_chunk(finished: Path, songs: Path) -> None:
     """Guards against means of means, and a dict's length taken for a batch size."""
-    vae, content = load_vae(finished / VAE_FILE)
+    vae, _ = load_vae(finished / VAE_FILE)
     riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
     train = VAETrainConfig(free_bits=0.5, beta=0.3)
     numbers = [train_vae.evaluate(vae, riffs, train, CPU, chunk) for chunk in (256, 1, 3, 8)]
@@ -566,9 +570,7 @@ def test_latent_table_holds_every_riff_at_every_shift(finished: Path, songs: Pat
     assert_close(draws.flatten(0, 1).std(dim=0), std, atol=0.02, rtol=0.02)
 
 
-def test_a_kl_near_zero_is_called_a_failed_run(
-    songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kl_near_zero_is_called_a_failed_run(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a collapsed posterior that nobody mentions."""
     figures = dict.fromkeys(train_vae._FIGURE_LABELS, 0.5)
     train_vae.print_summary({"train": {**figures, "kl": 0.5}})
