@@ -42,6 +42,21 @@ def restrike_share(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray
     return shares
 
 
+_MAJOR, _HARMONIC_MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11)
+# Pitch classes of 24 keys: a natural minor key has the notes of its relative major, so minor means harmonic minor here.
+_SCALES = np.array([[(pitch - root) % 12 in scale for pitch in range(12)] for scale in (_MAJOR, _HARMONIC_MINOR) for root in range(12)])
+
+
+def scale_consistency(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Largest share of a riff's notes that lie in one of 24 keys. float [riffs], 0..1, NaN for a silent riff"""
+    shares = np.full(len(tokens), np.nan)
+    for i, riff in enumerate(tokens):
+        pitch = tokens_to_notes(riff, tokenizer)[2]
+        if len(pitch):
+            shares[i] = _SCALES[:, pitch % 12].mean(axis=1).max()
+    return shares
+
+
 def relative_tokens(tokens: np.ndarray) -> np.ndarray:
     """Tokens with pitches counted from the riff's first note (as 64), so that transposed riffs are equal. int [riffs, steps]"""
     sounds = (tokens != REST) & (tokens != HOLD)
