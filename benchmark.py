@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,7 @@ from pathlib import Path
 import torch
 
 import training
-from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SampleConfig, TrainDiffusion, TrainVAE, preset_options, run_script
-from dataset import ExampleStream, load_riffs, shift_range
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, TrainVAE, preset_options, run_script
 from midi_utils import write_file
 from models import LatentDiffusion, RiffVAE
 from sampling import sample_riffs
@@ -68,48 +68,37 @@ def repeated(name: str, unit: str, work: Callable[[], float], repeats: int) -> d
     return {key: float(f"{value:.5g}") for key, value in result.items()}
 
 
+def training_rate(folder: Path, script: str, steps: int) -> float:
+    """Examples per second that a train script itself reports, over its first steps. Data and evaluation are not in it."""
+    arguments = ["--steps", str(steps), "--log-interval", str(steps), "--run-dir", str(folder), "--restart"]
+    subprocess.run([sys.executable, script, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    log = training.read_log(folder / f"{Path(script).stem}.jsonl")
+    return next(value for line in log for name, value in line.items() if name.endswith("_per_second"))
+
+
+def sampling_seconds(vae: RiffVAE, diffusion: LatentDiffusion, count: int) -> float:
+    begin = time.perf_counter()
+    sample_riffs(vae, diffusion, range(count), SampleConfig())
+    return time.perf_counter() - begin
+
+
 def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
     """Training and sampling rates of the default preset; untrained weights cost what trained ones do."""
-    import train_diffusion
-    import train_vae
-
-    options, diffusion_options = preset_options(TrainVAE, "riff_2bar"), preset_options(TrainDiffusion, "riff_2bar")
-    riff_data = load_riffs(DataConfig(), options.tokenizer)
-    stream = ExampleStream(*shift_range(riff_data.train_tokens, riff_data.config), seed=0)
-    vae, device = RiffVAE(options.model, options.tokenizer), torch.device("cpu")
-    diffusion = LatentDiffusion(options.model.z_size, diffusion_options.model)
-    table = train_diffusion.latent_table(vae, riff_data.train_tokens, stream.low_shift, stream.high_shift, device)
-    vae_optimizer, optimizer = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (vae, diffusion))
-    train, train_latents = options.train, diffusion_options.train
-
-    def vae_rate(steps: int = 10) -> float:
-        begin = time.perf_counter()
-        for step in range(steps):
-            tokens = train_vae.make_batch(riff_data, stream, step, train.batch_size)
-            draws = train_vae.make_draws(vae, train.batch_size, step, train, 0)
-            loss, _ = train_vae.training_loss(vae, tokens, draws, train.beta, train.free_bits)
-            training.clip_and_step(vae, vae_optimizer, loss, 1e-4, train.grad_clip)
-        return steps * train.batch_size / (time.perf_counter() - begin)
-
-    def diffusion_rate(steps: int = 40) -> float:
-        begin = time.perf_counter()
-        for step in range(steps):
-            z = diffusion.normalize(train_diffusion.make_batch(table, stream, step, train_latents.batch_size, 0))
-            loss = train_diffusion.training_loss(diffusion, z, step, diffusion_options.model.num_timesteps, 0, training.Processes(), device)
-            training.clip_and_step(diffusion, optimizer, loss, 1e-4, train_latents.grad_clip)
-        return steps * train_latents.batch_size / (time.perf_counter() - begin)
-
-    def sampling_seconds(count: int) -> float:
-        begin = time.perf_counter()
-        sample_riffs(vae.eval(), diffusion.eval(), range(count), SampleConfig())
-        return time.perf_counter() - begin
-
-    return {
-        "vae_training_riffs_per_second": repeated("VAE training", "riffs/s", vae_rate, repeats),
-        "diffusion_training_latents_per_second": repeated("diffusion training", "latents/s", diffusion_rate, repeats),
-        "sample_1_seconds": repeated("1 riff sampled, 50 DDIM steps and decoding", "s", lambda: sampling_seconds(1), repeats),
-        "sample_1000_seconds": repeated("1000 riffs sampled, 50 DDIM steps and decoding", "s", lambda: sampling_seconds(1000), repeats),
-    }
+    options = preset_options(TrainVAE, "riff_2bar")
+    vae = RiffVAE(options.model, options.tokenizer).eval()
+    diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name)
+        rates = {
+            "vae_training_riffs_per_second": repeated("VAE training", "riffs/s", lambda: training_rate(run, JOB[0], 60), repeats),
+            "diffusion_training_latents_per_second": repeated(
+                "diffusion training", "latents/s", lambda: training_rate(run, JOB[1], 200), repeats
+            ),
+        }
+    for count in (1, 64, 1000):
+        label = f"{count} riff{'s' * (count > 1)} sampled, 50 DDIM steps and decoding"
+        rates[f"sample_{count}_seconds"] = repeated(label, "s", lambda count=count: sampling_seconds(vae, diffusion, count), repeats)
+    return rates
 
 
 def main(argv: Sequence[str]) -> int:

@@ -31,8 +31,8 @@ from midi_utils import write_file
 
 
 def numpy_seed(seed: int, *purpose: int) -> int:
-    """A seed for one purpose of a run, e.g. numpy_seed(seed, NOISE, step)."""
-    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]) & 0x7FFF_FFFF_FFFF_FFFF
+    """A seed for one purpose of a run, e.g. numpy_seed(seed, NOISE, step). The last 1 is there because zeros at the end do not count."""
+    return int(np.random.SeedSequence([seed, *purpose, 1]).generate_state(1, np.uint64)[0]) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def generator(seed: int, *purpose: int) -> torch.Generator:

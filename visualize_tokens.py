@@ -37,6 +37,7 @@ from config import (
 from dataset import RiffData, load_riffs, read_file_riffs
 from midi_utils import MidiError, pitch_name, tokens_to_notes, write_file
 
+SIGNATURE = "midi riffs, visualize_tokens.py"  # inside our pictures, so that no other is overwritten
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
 
 
@@ -287,8 +288,15 @@ class Run:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        UserError: there is one by that name that this script did not draw.
+    """
     data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
+    if path.exists() and SIGNATURE.encode() not in path.read_bytes()[:2000]:
+        raise UserError(f"{path}: is not a picture of ours and would be overwritten; move it away, or give another --output-dir")
+    figure.savefig(data, format="png", metadata={"Software": SIGNATURE})
     write_file(path, data.getvalue())
     print(path)
 

@@ -49,9 +49,8 @@ def test_library_imports_only_what_is_before_it(name: str, allowed: set[str]) ->
 
 
 def test_nothing_imports_a_script() -> None:
-    """The one exception is the benchmark, which like a test measures the steps of the train scripts themselves."""
     for path in ROOT.glob("*.py"):
-        assert path.stem == "benchmark" or not imports_of(path.stem) & SCRIPTS, path.name
+        assert not imports_of(path.stem) & SCRIPTS, path.name
 
 
 def test_imports_without_torch_and_without_doing_anything() -> None:
