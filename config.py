@@ -170,17 +170,21 @@ class DiffusionConfig:
 class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
-    steps: int = 600  # optimizer steps in all
+    steps: int = 400  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
-    lr: float = 3e-4  # peak learning rate of Adam
+    lr: float = 1e-4  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
+    latents: int = 8192  # riffs encoded to train on, mixed and rotated like the VAE's; at least one for each riff
+    transpose: int = 0  # transpose those riffs by up to so many semitones; 0 keeps the keys and registers they were written in
     ema_decay: float = 0.99  # decay of the averaged weights that sampling uses
 
     def __post_init__(self) -> None:
         _check_training(self)
+        _require(1 <= self.latents <= 10_000_000, f"--latents {self.latents}: give 1 to 10000000")
+        _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
         _require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
 
 
@@ -302,7 +306,8 @@ class Generate:
 PRESETS: dict[str, dict[str, Any]] = {
     "riff_2bar_tiny": {  # seconds, for a first look and for the tests; its riffs are rough
         "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
-        "diffusion.hidden_size": 64, "diffusion.blocks": 2, "train_diffusion.steps": 400, "train_diffusion.ema_decay": 0.99,
+        "diffusion.hidden_size": 64, "diffusion.blocks": 2,
+        "train_diffusion.steps": 200, "train_diffusion.lr": 3e-4, "train_diffusion.latents": 512,
     },
     "riff_2bar_plain": {"tokenizer.hold_token": False},  # the first reference document's tokens: equal neighbours join
     "riff_2bar": {},

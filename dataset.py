@@ -40,6 +40,9 @@ OTHER_MUSIC_SUFFIXES = (
 )
 
 
+MIX = 1  # purpose of random numbers: which bars are exchanged
+
+
 @dataclass
 class FileRow:
     """What became of one file."""
@@ -380,15 +383,30 @@ class ExampleStream:
         return index, shift
 
 
+def augmented_batch(riff_data: RiffData, stream: ExampleStream, step: int, batch_size: int) -> np.ndarray:
+    """The training riffs of one optimizer step, mixed and transposed: a function of (stream.seed, step).
+
+    Returns:
+        int64 [batch_size, steps]
+    """
+    index, shift = stream.batch(step, batch_size)
+    seed = int(np.random.SeedSequence([stream.seed, step, MIX]).generate_state(1, np.uint64)[0])
+    mixed = mix_bars(riff_data.train_tokens, riff_data.train_song, index, riff_data.config, riff_data.tokenizer, seed)
+    return transpose(mixed, np.clip(shift, *shift_range(mixed, riff_data.config)))
+
+
+def training_stream(riff_data: RiffData, seed: int) -> ExampleStream:
+    """The stream of a folder's training riffs."""
+    return ExampleStream(*shift_range(riff_data.train_tokens, riff_data.config), seed)
+
+
 def main(argv: Sequence[str]) -> int:
     import tyro
 
     riff_data = load_riffs(tyro.cli(DataConfig, args=list(argv)), TokenizerConfig())
     print(summary(riff_data))
-    low, high = shift_range(riff_data.tokens, riff_data.config)
-    index, shift = ExampleStream(low, high, seed=0).batch(0, 4)
-    print("one batch:", index, "transposed by", shift)
-    print(transpose(riff_data.tokens[index], shift))
+    print("one batch:")
+    print(augmented_batch(riff_data, training_stream(riff_data, seed=0), step=0, batch_size=4))
     return 0
 
 

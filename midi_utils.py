@@ -161,7 +161,7 @@ def parse_midi(data: bytes, path: str = "") -> MidiFile:
     try:
         score: Any = symusic.Score.from_midi(data)
     except Exception as error:  # symusic raises RuntimeError, ValueError and others on broken files
-        text = str(error).split(":iostream")[0].replace("MiniMidi:", "").strip().splitlines()
+        text = str(error).split(": iostream")[0].replace("MiniMidi:", "").strip().splitlines()
         raise MidiError("unreadable", "damaged: " + (text[0][:80] if text else type(error).__name__)) from None
 
     tempos, seen = [], score.tempos.numpy()

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import training
 from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, TrainDiffusion, format_options, parse_options, run_script
-from dataset import ExampleStream, shift_range, transpose
+from dataset import ExampleStream, RiffData, augmented_batch, training_stream
 from models import LatentDiffusion, RiffVAE
 
 POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
@@ -38,16 +38,14 @@ LOG_FILE = "train_diffusion.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class LatentTable:
-    """q(z|x) of every riff at every allowed transposition, encoded once: drawing a z is then a look-up."""
+    """q(z|x) of many riffs, encoded once: drawing a z is then a look-up."""
 
     mu: Tensor  # [rows, Z]
     std: Tensor  # [rows, Z]
-    first: np.ndarray  # int64 [riffs], row of a riff at its lowest shift
-    low: np.ndarray  # int64 [riffs], that shift
 
-    def draw(self, index: np.ndarray, shift: np.ndarray, noise: Tensor) -> Tensor:
-        """z ~ q(z|x). index, shift: int64 [B]; noise: [B, Z], standard normal -> [B, Z]"""
-        rows = torch.from_numpy(self.first[index] + shift - self.low[index])
+    def draw(self, index: np.ndarray, noise: Tensor) -> Tensor:
+        """z ~ q(z|x). index: int64 [B]; noise: [B, Z], standard normal -> [B, Z]"""
+        rows = torch.from_numpy(index)
         return self.mu[rows] + self.std[rows] * noise
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -56,26 +54,30 @@ class LatentTable:
 
 
 @torch.inference_mode()
-def latent_table(vae: RiffVAE, tokens: np.ndarray, low: np.ndarray, high: np.ndarray, device: torch.device) -> LatentTable:
-    """Encode riffs at every shift from low to high. tokens: int [riffs, T]; low, high: int [riffs], semitones"""
-    counts = high - low + 1
-    first = np.cumsum(counts) - counts
-    riff = np.repeat(np.arange(len(tokens)), counts)
-    shift = np.arange(counts.sum()) - first[riff] + low[riff]
-    parts = []
-    for begin in range(0, len(riff), 1024):
-        some = slice(begin, begin + 1024)
-        shifted = torch.from_numpy(transpose(tokens[riff[some]], shift[some])).to(device)
-        parts.append(torch.stack(vae.encoder(shifted)).cpu())
+def latent_table(vae: RiffVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
+    """Encode riffs. tokens: int [riffs, T]"""
+    parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in torch.from_numpy(tokens).split(1024)]
     mu, logvar = torch.cat(parts, dim=1)
-    return LatentTable(mu.clone(), torch.exp(0.5 * logvar), first, low)
+    return LatentTable(mu.clone(), torch.exp(0.5 * logvar))
+
+
+def augmented_tokens(riff_data: RiffData, latents: int, transpose: int, seed: int) -> np.ndarray:
+    """The riffs to encode for training: mixed and rotated as for the VAE, but, unless asked, in the keys they were written in.
+
+    The VAE has to understand a riff in every key; the prior has to know which keys and registers lie well on a guitar.
+
+    Returns:
+        int64 [latents or one for each riff, T]
+    """
+    as_written = dataclasses.replace(riff_data, config=dataclasses.replace(riff_data.config, transpose=transpose))
+    count = max(latents, len(riff_data.train_tokens))
+    return augmented_batch(as_written, training_stream(as_written, seed), step=0, batch_size=count)
 
 
 def make_batch(table: LatentTable, stream: ExampleStream, step: int, batch_size: int, seed: int) -> Tensor:
     """The latents of one global batch, drawn afresh from q(z|x). [batch_size, Z]"""
-    index, shift = stream.batch(step, batch_size)
     noise = torch.randn(batch_size, table.mu.shape[1], generator=training.generator(seed, POSTERIOR, step))
-    return table.draw(index, shift, noise)
+    return table.draw(stream.batch(step, batch_size)[0], noise)
 
 
 def training_loss(
@@ -138,13 +140,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     vae_hash = weights_hash(vae.state_dict())
     riff_data = load_same_riffs(vae_content, vae.tokenizer, options.data, folder / VAE_FILE)
     training.announce(run, device, threads, processes)
-    low, high = shift_range(riff_data.train_tokens, riff_data.config)
-    table = latent_table(vae, riff_data.train_tokens, low, high, device)
-    held = riff_data.held_out_tokens
-    held_table = latent_table(vae, held, *shift_range(held, riff_data.config), device) if len(held) else None
-    stream = ExampleStream(low, high, run.seed)
+    tokens = augmented_tokens(riff_data, train.latents, train.transpose, run.seed)
+    table = latent_table(vae, tokens, device)
+    held_table = latent_table(vae, riff_data.held_out_tokens, device) if riff_data.held_out.any() else None
+    rows = np.zeros(len(tokens), dtype=np.int64)
+    stream = ExampleStream(rows, rows, run.seed)
     if processes.is_main:
-        print(f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder} as {len(table.mu)} latents, transpositions included")
+        distinct = len(np.unique(tokens, axis=0))
+        print(
+            f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents"
+        )
 
     # ---- model, optimizer, averaged weights
     torch.manual_seed(run.seed)

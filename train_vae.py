@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 import training
 from checkpoints import VAE_KIND, load_weights, read_checkpoint, save_checkpoint
 from config import VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
-from dataset import ExampleStream, RiffData, load_riffs, mix_bars, save_table, shift_range, summary, transpose
+from dataset import RiffData, augmented_batch, load_riffs, save_table, summary, training_stream
 from metrics import accuracies
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from sampling import reconstruct
 
-DRAWS, MIX = 1, 2  # purposes of random numbers
+DRAWS = 1  # purpose of random numbers
 EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 MAX_EVALUATED = 4096  # held-out riffs looked at in one evaluation
 LAST_FILE = "riff_vae_last.pth"
@@ -36,14 +36,6 @@ LOG_FILE = "train_vae.jsonl"
 
 
 # ---------------------------------------------------------------- one batch, one step
-
-
-def make_batch(riff_data: RiffData, stream: ExampleStream, step: int, batch_size: int) -> Tensor:
-    """The riffs of one global batch, mixed and transposed. int64 [batch_size, T]"""
-    index, shift = stream.batch(step, batch_size)
-    mix_seed = training.numpy_seed(stream.seed, MIX, step)
-    tokens = mix_bars(riff_data.train_tokens, riff_data.train_song, index, riff_data.config, riff_data.tokenizer, mix_seed)
-    return torch.from_numpy(transpose(tokens, np.clip(shift, *shift_range(tokens, riff_data.config))))
 
 
 def make_draws(model: RiffVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
@@ -207,8 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- data
     riff_data = load_riffs(options.dataset, options.tokenizer)
-    low, high = shift_range(riff_data.train_tokens, riff_data.config)
-    stream = ExampleStream(low, high, run.seed)
+    stream = training_stream(riff_data, run.seed)
     if processes.is_main:
         print(summary(riff_data))
 
@@ -265,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
         while step < train.steps:
-            tokens = make_batch(riff_data, stream, step, train.batch_size)
+            tokens = torch.from_numpy(augmented_batch(riff_data, stream, step, train.batch_size))
             draws = make_draws(model, train.batch_size, step, train, run.seed)
             tokens, draws = processes.share(tokens).to(device), draws.map(lambda x: processes.share(x).to(device))
             beta = train.beta * training.linear_rise(step, train.beta_anneal)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EIGHTHS, Note, midi_track, riff_bytes
+from conftest import EIGHTHS, Note, midi_track, riff_bytes, small_songs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from config import HOLD, REST, DataConfig, TokenizerConfig, UserError
 from dataset import (
     ExampleStream,
     RiffData,
+    augmented_batch,
     find_music_files,
     load_riffs,
     mix_bars,
@@ -25,6 +26,7 @@ from dataset import (
     shift_range,
     split_by_song,
     summary,
+    training_stream,
     transpose,
 )
 from midi_utils import MAX_FILE_BYTES, MidiError, is_legal
@@ -386,3 +388,16 @@ def test_a_batch_may_be_larger_than_the_data_and_seeds_differ() -> None:
     assert np.bincount(index).tolist() == [4, 4, 4]
     assert len(shift) == 12
     assert stream_of(30, 0).batch(0, 30)[0].tolist() != stream_of(30, 1).batch(0, 30)[0].tolist()
+
+
+def test_an_augmented_batch_is_legal_in_range_and_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    data = load(small_songs(tmp_path, songs=4, phrases=3), holdout=0.0)
+    stream = training_stream(data, seed=5)
+    batch = augmented_batch(data, stream, step=3, batch_size=64)
+    assert is_legal(batch, data.tokenizer)
+    sounds = (batch != REST) & (batch != HOLD)
+    own = (data.tokens != REST) & (data.tokens != HOLD)
+    assert batch[sounds].min() >= min(38, data.tokens[own].min()) and batch[sounds].max() <= 86
+    assert np.array_equal(batch, augmented_batch(data, training_stream(data, seed=5), step=3, batch_size=64))
+    assert not np.array_equal(batch, augmented_batch(data, stream, step=4, batch_size=64))
+    assert not np.array_equal(batch, augmented_batch(data, training_stream(data, seed=6), step=3, batch_size=64))
