@@ -205,14 +205,14 @@ class RunConfig:
 
     run_dir: str = ""  # folder of the run; default runs/<preset>
     seed: int = 0  # with the same seed, the same command gives the same bytes
-    device: str = "auto"  # auto, cpu, cuda or mps; auto takes a GPU if there is one
+    device: str = "auto"  # auto, cpu or cuda; auto takes a GPU if there is one (on a Mac the CPU: these models are small)
     threads: int = 0  # CPU threads; 0 measures whether two are faster than one, and says so
     dry_run: bool = False  # print the resolved config and stop
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
         _require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
-        devices = ("auto", "cpu", "cuda", "mps")
+        devices = ("auto", "cpu", "cuda")
         _require(self.device.split(":")[0] in devices, f"--device {self.device}: choose from {', '.join(devices)}")
 
 

@@ -108,11 +108,11 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: the machine does not have it.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    cuda = torch.cuda.is_available()
     if name == "auto":
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        return torch.device(f"cuda:{local % torch.cuda.device_count()}" if cuda else "mps" if mps else "cpu")
-    if (name.startswith("cuda") and not cuda) or (name.startswith("mps") and not mps):
+        return torch.device(f"cuda:{local % torch.cuda.device_count()}" if cuda else "cpu")
+    if name.startswith("cuda") and not cuda:
         raise UserError(f"--device {name}: this machine has none; use --device auto")
     return torch.device(name)
 
