@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it
 VAE_FILE = "riff_vae.pth"
 DIFFUSION_FILE = "latent_diffusion.pth"
 LONG_FILE = "generated_riff_long.mid"
+
+
+MAX_SEED = 10**12
+MAX_OUTPUTS = 100_000
+MAX_SIZE = 65_536  # of any layer: beyond it a typing error asks for more memory than there is
 
 
 class UserError(Exception):
@@ -100,7 +106,7 @@ class DataConfig:
         _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
         _require(0 <= self.mix <= 1, f"--mix {self.mix}: give a share from 0 to 1")
         _require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
-        _require(self.split_seed >= 0, f"--split-seed {self.split_seed}: give 0 or more")
+        _require(0 <= self.split_seed <= MAX_SEED, f"--split-seed {self.split_seed}: give 0 to {MAX_SEED}")
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,9 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "encoder_size", "decoder_size", "z_size"):
-            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more")
+            _require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
         for name in ("position_size", "summary_size", "plan_size"):
-            _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 or more")
+            _require(0 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 to {MAX_SIZE}")
 
 
 @dataclass(frozen=True)
@@ -161,9 +167,10 @@ class DiffusionConfig:
     prediction_type: Literal["eps", "x0", "v"] = "v"  # what the denoiser predicts
 
     def __post_init__(self) -> None:
-        _require(self.hidden_size >= 2 and self.hidden_size % 2 == 0, f"--hidden-size {self.hidden_size}: give an even number, 2 or more")
-        _require(self.blocks >= 1, f"--blocks {self.blocks}: give 1 or more")
-        _require(self.num_timesteps >= 10, f"--num-timesteps {self.num_timesteps}: give 10 or more")
+        size = self.hidden_size
+        _require(2 <= size <= MAX_SIZE and size % 2 == 0, f"--hidden-size {size}: give an even number, 2 to {MAX_SIZE}")
+        _require(1 <= self.blocks <= 100, f"--blocks {self.blocks}: give 1 to 100")
+        _require(10 <= self.num_timesteps <= 100_000, f"--num-timesteps {self.num_timesteps}: give 10 to 100000")
 
 
 @dataclass(frozen=True)
@@ -178,20 +185,20 @@ class DiffusionTrainConfig:
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
     latents: int = 8192  # riffs encoded to train on, mixed and rotated like the VAE's; at least one for each riff
-    transpose: int = 0  # transpose those riffs by up to so many semitones; 0 keeps the keys and registers they were written in
+    prior_transpose: int = 0  # transpose those riffs by up to so many semitones; 0 keeps the keys and registers they were written in
     ema_decay: float = 0.99  # decay of the averaged weights that sampling uses
 
     def __post_init__(self) -> None:
         _check_training(self)
         _require(1 <= self.latents <= 10_000_000, f"--latents {self.latents}: give 1 to 10000000")
-        _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
+        _require(0 <= self.prior_transpose <= 24, f"--prior-transpose {self.prior_transpose}: give 0 to 24 semitones")
         _require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
 
 
 def _check_training(train: VAETrainConfig | DiffusionTrainConfig) -> None:
     _require_finite(train)
     _require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
-    _require(train.batch_size >= 1, f"--batch-size {train.batch_size}: give 1 or more")
+    _require(1 <= train.batch_size <= 1_000_000, f"--batch-size {train.batch_size}: give 1 to 1000000")
     _require(train.lr > 0, f"--lr {train.lr}: give a number above 0")
     _require(0 <= train.lr_final <= 1, f"--lr-final {train.lr_final}: give a share from 0 to 1")
     _require(train.warmup >= 0, f"--warmup {train.warmup}: give 0 or more steps")
@@ -210,10 +217,9 @@ class RunConfig:
     dry_run: bool = False  # print the resolved config and stop
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
+        _require(0 <= self.seed <= MAX_SEED, f"--seed {self.seed}: give 0 to {MAX_SEED}")
         _require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
-        devices = ("auto", "cpu", "cuda")
-        _require(self.device.split(":")[0] in devices, f"--device {self.device}: choose from {', '.join(devices)}")
+        _require(bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)), f"--device {self.device}: give auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True)
@@ -296,7 +302,7 @@ class Generate:
 
     def __post_init__(self) -> None:
         _require_finite(self)
-        _require(1 <= self.num_outputs <= 100_000, f"--num-outputs {self.num_outputs}: give 1 to 100000")
+        _require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
         _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
         _require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
 
@@ -304,7 +310,7 @@ class Generate:
 # ---------------------------------------------------------------- presets: differences from the defaults, smallest first
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "riff_2bar_tiny": {  # seconds, for a first look and for the tests; its riffs are rough
+    "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
         "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
         "diffusion.hidden_size": 64, "diffusion.blocks": 2,
         "train_diffusion.steps": 200, "train_diffusion.lr": 3e-4, "train_diffusion.latents": 512,
@@ -391,12 +397,13 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise UserError(f"--seeds {text}: give seeds and ranges such as 0-15 or 3,8,20-24")
-        low, high = int(first), int(last) if dash else int(first)
-        if high < low or high - low >= 100_000:
-            raise UserError(f"--seeds {text}: the range {part.strip()} is empty or over 100000 long")
+        numbers = re.fullmatch(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", part)
+        if numbers is None:
+            raise UserError(f"--seeds {text[:80]}: give seeds and ranges such as 0-15 or 3,8,20-24")
+        low = int(numbers[1])
+        high = int(numbers[2] or low)
+        if high < low or high - low + len(seeds) >= MAX_OUTPUTS:
+            raise UserError(f"--seeds {text[:80]}: the range {part.strip()} is empty, or there are over {MAX_OUTPUTS} seeds")
         seeds += range(low, high + 1)
     if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds {text}: a seed is named twice; each seed is one riff")
@@ -419,7 +426,10 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         sys.exit(0)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        print(f"{name}: the system refused{place}: {error.strerror or error}; nothing was overwritten", file=sys.stderr)
+        print(f"{name}: the system refused{place}: {error.strerror or error}; that file is as it was", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError:
+        print(f"{name}: out of memory; give smaller sizes, batches or files", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)

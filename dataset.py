@@ -12,13 +12,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from config import HOLD, REST, DataConfig, TokenizerConfig, UserError, run_script
 from metrics import notes_per_bar, relative_tokens, rest_ratio
-from midi_utils import MidiError, MidiFile, Riff, choose_track, file_riffs, read_midi, read_riff, write_file
+from midi_utils import MidiError, Riff, choose_track, file_riffs, read_midi, read_riff, write_file
 
 MIDI_SUFFIXES = (".mid", ".midi")
 # Music that a user may take for MIDI: named in the table, so that it is not missed without a word.
@@ -71,15 +72,15 @@ class RiffData:
     song: np.ndarray  # int64 [riffs], which song a riff belongs to
     held_out: np.ndarray  # bool [riffs]
 
-    @property
+    @cached_property
     def train_tokens(self) -> np.ndarray:
         return self.tokens[~self.held_out]
 
-    @property
+    @cached_property
     def train_song(self) -> np.ndarray:
         return self.song[~self.held_out]
 
-    @property
+    @cached_property
     def held_out_tokens(self) -> np.ndarray:
         return self.tokens[self.held_out]
 
@@ -88,15 +89,20 @@ class RiffData:
         """Changes when a riff or the split does; a run is resumed, and its diffusion trained, on the same data only."""
         digest = hashlib.sha256(np.ascontiguousarray(self.tokens, dtype=np.int16).tobytes())
         digest.update(self.held_out.tobytes())
+        digest.update(np.ascontiguousarray(self.song, dtype=np.int64).tobytes())  # bars are mixed within songs
         return digest.hexdigest()[:16]
 
     def defaults(self) -> dict[str, float | int]:
-        """What generated riffs inherit: the median tempo and the commonest program of the training riffs."""
+        """What generated riffs inherit from the training riffs: the median tempo, the commonest program, and a pitch range from
+        their lowest note to as far above their highest as they are transposed."""
         train = [riff for riff, out in zip(self.riffs, self.held_out, strict=True) if not out]
         programs = Counter(riff.program for riff in train)
+        pitches = self.train_tokens[(self.train_tokens != REST) & (self.train_tokens != HOLD)]
         return {
             "bpm": round(float(np.median([riff.bpm for riff in train])), 3),
             "program": min(programs, key=lambda p: (-programs[p], p)),
+            "lowest": int(pitches.min()),
+            "highest": min(int(pitches.max()) + self.config.transpose, self.config.high),
         }
 
 
@@ -182,11 +188,11 @@ def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: TokenizerConfig) -> tuple[list[Riff], list[str], MidiFile]:
+def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: TokenizerConfig) -> tuple[list[Riff], list[str]]:
     """The riffs of one file that can be trained on, by the rules of the config; also what check_midi reports.
 
     Returns:
-        the riffs; what was left out or chosen, in words; and the file as read.
+        the riffs; and what was left out or chosen, in words.
 
     Raises:
         MidiError: none can be used; with the reason.
@@ -199,8 +205,9 @@ def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: T
     notes = [choice] if choice else []
     windows, left_over = file_riffs(midi, track, tokenizer)
     last = windows[-1][0] + tokenizer.bars - windows[0][0]
-    if data.max_bars and last > data.max_bars:
-        raise MidiError("too long", f"{last} bars, at most {data.max_bars}: a song, cut it into riffs first")
+    most = max(data.max_bars, tokenizer.bars)
+    if data.max_bars and last > most:
+        raise MidiError("too long", f"{last} bars, at most {most} (--max-bars): a song, cut it into riffs first")
     if left_over:
         notes.append(left_over)
     riffs, refusals = [], []
@@ -217,7 +224,7 @@ def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: T
             refusals.append(error)
     if not riffs:
         raise refusals[0]
-    return riffs, notes + [str(error) for error in refusals], midi
+    return riffs, notes + [str(error) for error in refusals]
 
 
 def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
@@ -238,7 +245,7 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
         row = FileRow(name.as_posix(), (name.parent / name.stem.split("_")[0]).as_posix())
         rows.append(row)
         try:
-            found, notes, _ = read_file_riffs(path, data, tokenizer)
+            found, notes = read_file_riffs(path, data, tokenizer)
         except MidiError as error:
             row.refuse(error.reason, error.detail)
             continue
@@ -265,7 +272,8 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
         first = rows[0]
         raise UserError(f"{data.data}: none of its {len(rows)} MIDI files can be used ({counts}); the first: {first.file}, {first.detail}")
     songs = sorted({row.song for row in owners})
-    song = np.array([songs.index(row.song) for row in owners])
+    number = {name: i for i, name in enumerate(songs)}
+    song = np.array([number[row.song] for row in owners])
     held_out = split_by_song(songs, np.bincount(song), data.holdout, data.split_seed)[song]
     for row, out in zip(owners, held_out, strict=True):
         row.held_out = bool(out)

@@ -32,7 +32,7 @@ from config import (
     run_script,
 )
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
-from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes, write_file
+from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes, write_files
 from sampling import sample_riffs
 from training import choose_device, choose_threads
 
@@ -61,13 +61,14 @@ def refuse_to_overwrite(path: Path) -> None:
     Raises:
         UserError: there is a file that generate.py did not write, or that was edited since.
     """
-    if not path.exists():
-        return
-    try:
-        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = ""
-    if known != hashlib.sha256(path.read_bytes()).hexdigest():
+    record = path.with_suffix(".json")
+    known = ""
+    if record.exists():
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{record}: was not written by generate.py; move it away, or give another --output-dir") from None
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != known:
         raise UserError(f"{path}: is not, or no longer, as generate.py wrote it; move it away, or give another --output-dir")
 
 
@@ -84,10 +85,9 @@ def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]
 
 
 def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
-    """Write a MIDI file and its JSON, the MIDI file last, so that a JSON never describes a file it was not made for."""
+    """Write a MIDI file and the JSON that describes it, both or neither."""
     record = {"file": path.name, "sha256": hashlib.sha256(midi).hexdigest(), **facts}
-    write_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
-    write_file(path, midi)
+    write_files({path: midi, path.with_suffix(".json"): (json.dumps(record, indent=1) + "\n").encode()})
 
 
 def print_table(tokens: np.ndarray, seeds: Sequence[int], tokenizer: TokenizerConfig, most: int = 20) -> None:
@@ -139,11 +139,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     long_path, *paths = plan_files(output_dir, seeds, bpm)
 
     # ---- music
-    tokens, _ = sample_riffs(vae, diffusion, seeds, sample)
+    pitch_range = (content["data"]["lowest"], content["data"]["highest"])
+    tokens, _ = sample_riffs(vae, diffusion, seeds, sample, pitch_range)
     made_with = {
         "settings": dataclasses.asdict(sample),
         "bpm": bpm,
         "program": program,
+        "pitch_range": pitch_range,
         "tokenizer": dataclasses.asdict(vae.tokenizer),
         "vae": weights_hash(vae.state_dict()),
         "diffusion": diffusion_hash,

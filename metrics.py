@@ -99,8 +99,13 @@ def bootstrap_interval(
 
     Returns:
         (lower, upper)
+
+    Raises:
+        ValueError: no values, or a NaN among them.
     """
     values = np.asarray(values, dtype=float)
+    if not len(values) or np.isnan(values).any():
+        raise ValueError("the bootstrap needs values, and none of them NaN: drop those riffs first")
     members = (
         [np.flatnonzero(groups == g) for g in np.unique(groups)] if groups is not None else [np.array([i]) for i in range(len(values))]
     )

@@ -71,7 +71,7 @@ def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tupl
     """All facts about a file, in plain types; and its line, if its bars can be counted."""
     facts: dict[str, Any] = {"file": str(path), "accepted": False, "riffs": 0, "reason": None, "detail": None, "remarks": []}
     try:
-        riffs, remarks, _ = read_file_riffs(path, data, tokenizer)
+        riffs, remarks = read_file_riffs(path, data, tokenizer)
         facts |= {"accepted": True, "riffs": len(riffs), "first_bars": [riff.first_bar for riff in riffs], "remarks": remarks}
     except MidiError as error:
         facts |= {"reason": error.reason, "detail": error.detail}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -468,6 +468,7 @@ def read_riff(
         raise MidiError("off the grid", f"{where}: {off_grid.sum()} of {len(start)} onsets lie between the steps")
     order = np.lexsort((-pitch if tokenizer.policy == "highest" else pitch, start))
     start, end, pitch = start[order], end[order], pitch[order]
+    rings_in = int(((track.start < begin - step_ticks / 2) & (track.end > begin + step_ticks / 2)).sum())
     first_of_step = np.append(True, start[1:] != start[:-1])
     chord_notes = int((~first_of_step).sum())
     if chord_notes and tokenizer.policy == "reject":
@@ -487,7 +488,10 @@ def read_riff(
         name=name,
         markers=tuple((0.0, text) for tick, text in midi.markers if tick == begin) + tuple(inside_events(midi.markers)),
         first_bar=number,
-        note=f"{chord_notes} chord notes left out ({tokenizer.policy} kept)" if chord_notes else "",
+        note="; ".join(
+            [f"{chord_notes} chord notes left out ({tokenizer.policy} kept)"] * (chord_notes > 0)
+            + [f"{where}: a note that rings in from the bar before is a rest"] * (rings_in > 0)
+        ),
     )
 
 
@@ -546,14 +550,21 @@ def _timed_track(setup: list, events: list, total: int) -> mido.MidiTrack:
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file whole or not at all: under a temporary name beside it, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    write_files({Path(path): data})
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, all or none: only when all are on the disk are they renamed."""
+    temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for path in files}
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary[path].write_bytes(data)
+        for path in files:
+            os.replace(temporary[path], path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- looking

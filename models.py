@@ -83,6 +83,11 @@ class StepEmbedding(nn.Module):
         return torch.cat([F.embedding(tokens, self.table()), positions], dim=-1)  # [B, T, E + P]
 
 
+def share(module: nn.Module, embedding: StepEmbedding) -> None:
+    """Let a part use the embedding that the whole owns, without owning it too: it stands once in the checkpoint."""
+    object.__setattr__(module, "embedding", embedding)
+
+
 class Encoder(nn.Module):
     """q(z|x): a bidirectional GRU; mean and log variance are read from its two last states and from every step's summary.
 
@@ -90,9 +95,11 @@ class Encoder(nn.Module):
     and few riffs do not teach a GRU to do that (held-out onset accuracy .24 instead of .61).
     """
 
+    embedding: StepEmbedding
+
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig, embedding: StepEmbedding) -> None:
         super().__init__()
-        self.embedding = embedding
+        share(self, embedding)
         self.gru = nn.GRU(embedding.size, model.encoder_size, batch_first=True, bidirectional=True)
         self.summary = nn.Linear(2 * model.encoder_size, model.summary_size)
         size = 2 * model.encoder_size + tokenizer.steps * model.summary_size
@@ -117,9 +124,11 @@ class Decoder(nn.Module):
     output layer shares the token vectors of the input (Press & Wolf 2017): with few riffs it learns several times faster.
     """
 
+    embedding: StepEmbedding
+
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig, embedding: StepEmbedding) -> None:
         super().__init__()
-        self.embedding = embedding
+        share(self, embedding)
         self.start_token, self.steps = tokenizer.vocab_size, tokenizer.steps
         self.first_state = nn.Linear(model.z_size, model.decoder_size)
         self.plan = nn.Linear(model.z_size, tokenizer.steps * model.plan_size)
@@ -193,14 +202,14 @@ class RiffVAE(nn.Module):
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config, self.tokenizer = model, tokenizer
-        embedding = StepEmbedding(model, tokenizer)
-        self.encoder = Encoder(model, tokenizer, embedding)
-        self.decoder = Decoder(model, tokenizer, embedding)
+        self.embedding = StepEmbedding(model, tokenizer)
+        self.encoder = Encoder(model, tokenizer, self.embedding)
+        self.decoder = Decoder(model, tokenizer, self.embedding)
         self.initialize()
 
     def initialize(self) -> None:
         """Small posterior heads, so that z starts as N(0, I), and small output weights, so that the loss starts at ln V per token."""
-        embedding = self.encoder.embedding
+        embedding = self.embedding
         for table in (embedding.token, embedding.pitch_class, embedding.octave, embedding.in_bar, embedding.bar):
             nn.init.normal_(table.weight, std=0.3)
         for head in (self.encoder.mu, self.encoder.logvar):
@@ -243,14 +252,20 @@ class RiffVAE(nn.Module):
         return self.decoder(z, self.decoder_inputs(tokens, draws.keep), draws.decoder_mask, draws.output_mask), mu, logvar
 
     def _decode_scheduled(self, tokens: Tensor, z: Tensor, draws: Draws) -> Tensor:
-        """Decode step by step, some inputs being the model's own draws; dropout masks are not used here. -> logits [B, T, V]"""
+        """Decode step by step, some inputs being the model's own draws, with dropout as in Decoder.forward. -> logits [B, T, V]"""
         assert draws.from_model is not None and draws.uniform is not None
-        state, shares = self.decoder.start(z)
+        decoder = self.decoder
+        state, latent, table = torch.tanh(decoder.first_state(z)).unsqueeze(0), decoder.latent_inputs(z), self.embedding.table()
+        places = self.embedding.positions()
         before = torch.full_like(tokens[:, 0], self.decoder.start_token)
         outputs = []
         for t in range(tokens.shape[1]):
             seen = before if draws.keep is None else torch.where(draws.keep[:, t], before, self.decoder.start_token)
-            logits, state = self.decoder.step(t, seen, state, shares)
+            step = torch.cat([F.embedding(seen, table), places[t].expand(len(z), -1)], dim=-1)  # [B, E + P]
+            step = masked(step, None if draws.decoder_mask is None else draws.decoder_mask[:, t])
+            output, state = decoder.gru(torch.cat([step, latent[:, t]], dim=-1).unsqueeze(1), state)  # [B, 1, H]
+            output = masked(output[:, 0], None if draws.output_mask is None else draws.output_mask[:, t])
+            logits = F.linear(decoder.output(output), table[:-1], decoder.output_bias)  # [B, V]
             outputs.append(logits)
             drawn = inverse_cdf(logits.detach().softmax(dim=-1), draws.uniform[:, t])
             before = torch.where(draws.from_model[:, t], drawn, tokens[:, t])

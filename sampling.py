@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import HOLD, REST, SampleConfig, TokenizerConfig
+from config import HOLD, MAX_PITCH, REST, SampleConfig, TokenizerConfig
 from models import LatentDiffusion, RiffVAE, inverse_cdf
 
 CHUNK = 64  # samples computed together
@@ -21,16 +21,19 @@ CHUNK = 64  # samples computed together
 # ---------------------------------------------------------------- tokens
 
 
-def grammar_mask(before: Tensor, tokenizer: TokenizerConfig) -> Tensor:
-    """Which tokens may follow: everything, but no hold after a rest or at the start.
+def grammar_mask(before: Tensor, tokenizer: TokenizerConfig, pitch_range: tuple[int, int] = (1, MAX_PITCH)) -> Tensor:
+    """Which tokens may follow: everything, but no hold after a rest or at the start, and no pitch outside a range.
 
     Args:
+        pitch_range: lowest and highest MIDI pitch, 1..127.
         before: int64 [B], the tokens before; V (the start token) at the first step.
 
     Returns:
         bool [B, V], True where allowed.
     """
     allowed = torch.ones(len(before), tokenizer.vocab_size, dtype=torch.bool, device=before.device)
+    allowed[:, 1 : pitch_range[0]] = False
+    allowed[:, pitch_range[1] + 1 : MAX_PITCH + 1] = False
     if tokenizer.hold_token:
         allowed[:, HOLD] = (before != REST) & (before != tokenizer.vocab_size)
     return allowed
@@ -67,22 +70,23 @@ def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -
 
 
 @torch.inference_mode()
-def decode(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig) -> Tensor:
+def decode(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, pitch_range: tuple[int, int] = (1, MAX_PITCH)) -> Tensor:
     """Write riffs from latents one step at a time, each token fed to the next step.
 
     Args:
         z: [B, Z]
         uniform: [B, T] in 0..1, the random numbers of the draws (not used at temperature 0).
+        pitch_range: lowest and highest MIDI pitch, 1..127.
 
     Returns:
-        int64 [B, T], legal riffs.
+        int64 [B, T], legal riffs inside the range.
     """
     state, shares = vae.decoder.start(z)
     before = torch.full((len(z),), vae.decoder.start_token, dtype=torch.int64, device=z.device)
     tokens = torch.empty(len(z), vae.tokenizer.steps, dtype=torch.int64, device=z.device)
     for t in range(vae.tokenizer.steps):
         logits, state = vae.decoder.step(t, before, state, shares)
-        probabilities = token_probabilities(logits, grammar_mask(before, vae.tokenizer), sample)
+        probabilities = token_probabilities(logits, grammar_mask(before, vae.tokenizer, pitch_range), sample)
         before = inverse_cdf(probabilities, uniform[:, t])
         tokens[:, t] = before
     return tokens
@@ -150,13 +154,18 @@ def sample_latents(diffusion: LatentDiffusion, x_T: Tensor, noise: Tensor, sampl
 
 
 def sample_riffs(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig
+    vae: RiffVAE,
+    diffusion: LatentDiffusion | None,
+    seeds: Sequence[int],
+    sample: SampleConfig,
+    pitch_range: tuple[int, int] = (1, MAX_PITCH),
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draw one riff for each seed.
 
     Args:
         diffusion: the prior of z; None is N(0, I).
         seeds: any non-negative ints; what a seed gives does not depend on the others.
+        pitch_range: lowest and highest MIDI pitch, 1..127.
 
     Returns:
         tokens: int64 [seeds, T]; z: float32 [seeds, Z]
@@ -173,6 +182,6 @@ def sample_riffs(
         normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
         noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
         z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], sample.sampling_steps, sample.eta)
-        tokens.append(decode(vae, z, torch.from_numpy(uniform).to(device), sample)[: len(chunk)].cpu())
+        tokens.append(decode(vae, z, torch.from_numpy(uniform).to(device), sample, pitch_range)[: len(chunk)].cpu())
         latents.append(z[: len(chunk)].cpu())
     return torch.cat(tokens).numpy(), torch.cat(latents).numpy()

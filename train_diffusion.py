@@ -93,9 +93,9 @@ def training_loss(
 @torch.inference_mode()
 def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -> dict[str, float]:
     """Loss on some riffs' latents, in all and by quarter of t (quarter 1 has the least noise), with numbers of its own."""
-    rows = len(table.mu)
-    draws = -(-EVALUATION_DRAWS // rows)
-    mu, std = table.mu.repeat(draws, 1), table.std.repeat(draws, 1)
+    some = slice(EVALUATION_DRAWS)  # a training table may be larger; its rows are in random order
+    draws = -(-EVALUATION_DRAWS // len(table.mu[some]))
+    mu, std = table.mu[some].repeat(draws, 1), table.std[some].repeat(draws, 1)
     rng = training.generator(EVALUATION_SEED, NOISE)
     z = mu + std * torch.randn(mu.shape, generator=rng)
     total = len(mu)
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vae_hash = weights_hash(vae.state_dict())
     riff_data = load_same_riffs(vae_content, vae.tokenizer, options.data, folder / VAE_FILE)
     training.announce(run, device, threads, processes)
-    tokens = augmented_tokens(riff_data, train.latents, train.transpose, run.seed)
+    tokens = augmented_tokens(riff_data, train.latents, train.prior_transpose, run.seed)
     table = latent_table(vae, tokens, device)
     held_table = latent_table(vae, riff_data.held_out_tokens, device) if riff_data.held_out.any() else None
     rows = np.zeros(len(tokens), dtype=np.int64)
@@ -155,22 +155,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(run.seed)
     model = LatentDiffusion(vae.config.z_size, options.model)
     model.latent_mean, model.latent_std = table.moments()
-    if options.init_from != "none":
-        initial_weights(options.init_from, model)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
 
     # ---- resume
     config = dataclasses.asdict(options.model)
-    same = {"vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"), "data_hash": (riff_data.fingerprint, "the riffs")}
+    sampled = [train.latents, train.prior_transpose]
+    same = {
+        "vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"),
+        "data_hash": (riff_data.fingerprint, "the riffs"),
+        "table": (sampled, "--latents or --prior-transpose"),
+    }
     files = (last_path, path, folder / LOG_FILE)
     state = training.start_or_resume(*files, DIFFUSION_KIND, run, config, same) if processes.is_main else None
     state = processes.from_main(state)
     step, best = 0, {"step": 0, "loss": float("inf")}
+    if state is None and options.init_from != "none":
+        initial_weights(options.init_from, model)
     ema = training.EMA(model, train.ema_decay)
     if state is not None:
         load_weights(model, state["raw_weights"], last_path)
-        optimizer.load_state_dict(state["optimizer"])
+        training.restore_optimizer(optimizer, state, train.weight_decay)
         ema.average = {name: value.to(device) for name, value in state["weights"].items()}
         step, best = state["step"], state["best"]
         changed = training.changed_options(state["options"], training.plain_options(options))
@@ -187,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "z_size": vae.config.z_size,
             "weights": {name: value.cpu() for name, value in ema.average.items()},
             "vae_hash": vae_hash,
+            "table": sampled,
             "data_hash": riff_data.fingerprint,
             "step": step,
             "best": best,
@@ -210,8 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             ema.update(model, step)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
+                mean_loss = float(processes.mean(loss.detach().reshape(1)))
                 rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
-                log.write(step, {"loss": float(loss.detach()), "lr": lr, "grad_norm": norm, "latents_per_second": rate})
+                log.write(step, {"loss": mean_loss, "lr": lr, "grad_norm": norm, "latents_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
@@ -220,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     best = {"step": step, "loss": shown["loss"]}
                     if processes.is_main:
                         save_checkpoint(path, content())
+                    save_last()  # a model never stands without the state to go on from
             stopping = processes.any(stop.asked)
             if step % run.save_interval == 0 or step == train.steps or stopping:
                 save_last()
@@ -228,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- summary
     if step < train.steps:
-        print(f"stopped at step {step} of {train.steps}; run the same command again to go on")
+        print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()
         return 130
     if processes.is_main:

@@ -78,6 +78,13 @@ def training_loss(model: torch.nn.Module, tokens: Tensor, draws: Draws, beta: fl
     return loss, dict(zip(names, parts.tolist(), strict=True))
 
 
+def some_of(tokens: np.ndarray) -> np.ndarray:
+    """All riffs, or of many a fixed random choice. tokens: int [riffs, T]"""
+    if len(tokens) <= MAX_EVALUATED:
+        return tokens
+    return tokens[np.sort(np.random.default_rng(EVALUATION_SEED).choice(len(tokens), MAX_EVALUATED, replace=False))]
+
+
 @torch.inference_mode()
 def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: torch.device, chunk: int = 256) -> dict[str, float]:
     """Teacher-forced numbers on some riffs, without word dropout, z drawn from q(z|x) with the evaluation's own seed.
@@ -88,7 +95,7 @@ def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: 
     """
     was_training = model.training
     model.eval()
-    shown = torch.from_numpy(tokens[:MAX_EVALUATED])
+    shown = torch.from_numpy(some_of(tokens))
     noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(EVALUATION_SEED, DRAWS))
     sums = torch.zeros(4, dtype=torch.float64)
     for some, eps in zip(shown.split(chunk), noise.split(chunk), strict=True):
@@ -124,7 +131,7 @@ def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, de
     for name, tokens in (("train", riff_data.train_tokens), ("held out", riff_data.held_out_tokens)):
         if not len(tokens):
             continue
-        shown = torch.from_numpy(tokens[:MAX_EVALUATED])
+        shown = torch.from_numpy(some_of(tokens))
         mu = model.encoder(shown.to(device))[0]
         free = accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
         other = accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)
@@ -146,8 +153,8 @@ _FIGURE_LABELS = {
     "kl": "KL, nats per riff",
     "negative_elbo": "-ELBO, nats per riff",
     "active_units": "active units of z",
-    "accuracy": "accuracy, teacher-forced",
-    "free_accuracy": "accuracy, free-running",
+    "accuracy": "accuracy, teacher-forced (z drawn)",
+    "free_accuracy": "accuracy, free-running (z mean)",
     "onset_accuracy": "onset accuracy, free-running",
     "onset_accuracy_other_z": "onset accuracy from another riff's z",
     "exact": "riffs returned exactly",
@@ -205,10 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- model and optimizer
     torch.manual_seed(run.seed)
-    model = RiffVAE(options.model, options.tokenizer)
-    if options.init_from != "none":
-        initial_weights(options.init_from, model)
-    model.to(device)
+    model = RiffVAE(options.model, options.tokenizer).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
 
     # ---- resume
@@ -223,11 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     step, best = 0, {"step": 0, "objective": float("inf")}
     if state is not None:
         load_weights(model, state["weights"], last_path)
-        optimizer.load_state_dict(state["optimizer"])
+        training.restore_optimizer(optimizer, state, train.weight_decay)
         step, best = state["step"], state["best"]
         changed = training.changed_options(state["options"], training.plain_options(options))
         if processes.is_main:
             print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
+    elif options.init_from != "none":
+        initial_weights(options.init_from, model)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_table(riff_data, folder / "data_table.csv")
@@ -266,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             training.require_finite(parts["loss"], norm, step, last_path)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
+                parts = dict(zip(parts, processes.mean(torch.tensor(list(parts.values()))).tolist(), strict=True))
                 rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
                 log.write(step, {**parts, "beta": beta, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
@@ -276,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     best = {"step": step, "objective": held["objective"] if held else float("inf")}
                     if processes.is_main:
                         save_checkpoint(best_path, content())
+                    save_last()  # a model never stands without the state to go on from
             stopping = processes.any(stop.asked)
             if step % run.save_interval == 0 or step == train.steps or stopping:
                 save_last()
@@ -284,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- summary
     if step < train.steps:
-        print(f"stopped at step {step} of {train.steps}; run the same command again to go on")
+        print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()
         return 130
     if processes.is_main:

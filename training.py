@@ -108,12 +108,13 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: the machine does not have it.
     """
-    cuda = torch.cuda.is_available()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name in ("auto", "cuda") and count:
+        return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}")
     if name == "auto":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        return torch.device(f"cuda:{local % torch.cuda.device_count()}" if cuda else "cpu")
-    if name.startswith("cuda") and not cuda:
-        raise UserError(f"--device {name}: this machine has none; use --device auto")
+        return torch.device("cpu")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
+        raise UserError(f"--device {name}: this machine has {count or 'no'} such device{'s' * (count != 1)}; use --device auto")
     return torch.device(name)
 
 
@@ -243,9 +244,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except json.JSONDecodeError:
                 break
+            if isinstance(line, dict) and {"step", "split"} <= set(line):
+                lines.append(line)
     return lines
 
 
@@ -308,6 +311,8 @@ def start_or_resume(
                 print(f"kept {file.name} as {aside.name}")
         return None
     if not path.exists():
+        if best_path.exists():
+            raise UserError(f"{best_path}: would be overwritten, for {path.name} is not there to go on from; --restart keeps it aside")
         return None
     state = read_checkpoint(path, kind)
     if not {"optimizer", "best"} <= set(state):
@@ -321,6 +326,13 @@ def start_or_resume(
         if state[key] != value:
             raise UserError(f"{path}: {words} changed since this run began; give another --run-dir, or --restart to begin anew")
     return state
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], weight_decay: float) -> None:
+    """Take over an optimizer's state, but not its old options: what is asked for now holds."""
+    optimizer.load_state_dict(state["optimizer"])
+    for group in optimizer.param_groups:
+        group["weight_decay"] = weight_decay
 
 
 def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

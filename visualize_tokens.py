@@ -149,7 +149,7 @@ def picture_of_files(paths: Sequence[Path], tokenizer: TokenizerConfig, run: Run
     riffs = []
     for path in paths:
         try:
-            found = read_file_riffs(path, run.lenient(), tokenizer)[0]
+            found, _ = read_file_riffs(path, run.lenient(), tokenizer)
         except MidiError as error:
             raise UserError(f"{path}: {error}; python check_midi.py {path} says more") from None
         riffs += [(f"{path.stem}, bar {riff.first_bar}", riff.tokens) for riff in found]
@@ -176,7 +176,8 @@ def picture_of_latent(run: Run, options: Visualize) -> Figure:
     train, held = z[~riff_data.held_out], z[riff_data.held_out]
     center = train.mean(axis=0)
     _, scale, axes_ = np.linalg.svd(train - center, full_matrices=False)
-    share = scale**2 / (scale**2).sum()
+    axes_ = np.pad(axes_, ((0, max(0, 4 - len(axes_))), (0, 0)))  # few riffs or a small z have fewer components than the picture
+    share = np.pad(scale**2 / max((scale**2).sum(), 1e-12), (0, 4))
     seeds = range(options.seed, options.seed + 256)
     groups = {"training riffs": (train, REAL, "o"), "held-out riffs": (held, "#3f8f5f", "^")}
     if (diffusion := run.diffusion()) is not None:
@@ -319,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in drawers:
             save_picture(drawers[name](run, options), folder / f"{name}.png")
     if files:
-        save_picture(picture_of_files(files, run.tokenizer(), run), folder / f"{files[0].stem}.png")
+        save_picture(picture_of_files(files, run.tokenizer(), run), folder / f"file_{files[0].stem}.png")
     return 0
 
 

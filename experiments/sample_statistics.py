@@ -50,14 +50,15 @@ def main(argv: Sequence[str]) -> int:
     print(f"{'':18s}{'train':>9s}{'held out':>9s}{'95 % of held-out songs':>26s}{'samples':>9s}")
     outside = []
     for name, measure in measures.items():
-        low, high = bootstrap_interval(measure(held), songs)
+        known = ~np.isnan(measure(held))
+        low, high = bootstrap_interval(measure(held)[known], songs[known])
         mean = float(np.nanmean(measure(tokens)))
         verdict = "inside" if low <= mean <= high else "OUTSIDE"
         outside += [name] * (verdict == "OUTSIDE" and name in ("rest ratio", "notes per bar"))
         train = float(np.nanmean(measure(riff_data.train_tokens)))
-        print(f"{name:18s}{train:9.3f}{measure(held).mean():9.3f}{f'{low:.3f} to {high:.3f}':>26s}{mean:9.3f}  {verdict}")
-    known = {riff.tobytes() for riff in relative_tokens(riff_data.tokens)}
-    copies = sum(riff.tobytes() in known for riff in relative_tokens(tokens))
+        print(f"{name:18s}{train:9.3f}{np.nanmean(measure(held)):9.3f}{f'{low:.3f} to {high:.3f}':>26s}{mean:9.3f}  {verdict}")
+    riffs = {riff.tobytes() for riff in relative_tokens(riff_data.tokens)}
+    copies = sum(riff.tobytes() in riffs for riff in relative_tokens(tokens))
     illegal = sum(not is_legal(riff, vae.tokenizer) for riff in tokens)
     silent = int((rest_ratio(tokens) == 1).sum())
     print(

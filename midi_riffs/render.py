@@ -1,6 +1,7 @@
 """Render riffs.txt, the notation our riffs were written in, to the MIDI files of this folder.
 
-python -m midi_riffs.render            write the files
+python -m midi_riffs.render            write what is missing, and say which files differ
+python -m midi_riffs.render --force    write those too
 python -m midi_riffs.render --check    only say whether the files are what the notation says
 """
 
@@ -64,10 +65,16 @@ def main(argv: Sequence[str]) -> int:
     if "--check" in argv:
         print(f"{len(files)} riffs, {len(stale)} files differ from the notation {' '.join(stale[:5])}")
         return 1 if stale else 0
+    kept = []
     for path, data in files.items():
-        write_file(path, data)
-    print(f"wrote {len(files)} files to {FOLDER.name}/")
-    return 0
+        if path.exists() and path.read_bytes() != data and "--force" not in argv:
+            kept.append(path.name)
+        else:
+            write_file(path, data)
+    print(f"{len(files) - len(kept)} files in {FOLDER.name}/ are as in the notation")
+    if kept:
+        print(f"kept {len(kept)} that differ from it, --force overwrites them: {' '.join(kept[:5])}{' ...' * (len(kept) > 5)}")
+    return 1 if kept else 0
 
 
 if __name__ == "__main__":

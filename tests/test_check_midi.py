@@ -177,7 +177,7 @@ def test_only_the_first_bars_are_drawn_unless_asked(write: Write, check) -> None
 
 def test_a_note_that_rings_over_a_row_is_not_struck_again(write: Write, check) -> None:
     _, out, _ = check(write("a.mid", [(0, 1, 40), (7, 3, 45), (10, 1, 45), (12, 4, 50)]))
-    second = out[out.index("  bars 3-4") :].splitlines()
+    second = out[out.index("  bars 3-4\n") :].splitlines()
     assert second[2] == "  A2 |========o===....|................|"
 
 

@@ -55,30 +55,33 @@ def refusal(path: Path, tokenizer: TokenizerConfig = TOKENIZER, **rules) -> tupl
 
 
 def test_a_four_bar_file_gives_two_riffs(write: Write) -> None:
-    riffs, remarks, _ = read_file_riffs(write("a.mid", tune(0) + [(at + 8, n, p) for at, n, p in tune(1)]), DataConfig(), TOKENIZER)
+    riffs, remarks = read_file_riffs(write("a.mid", tune(0) + [(at + 8, n, p) for at, n, p in tune(1)]), DataConfig(), TOKENIZER)
     assert [(riff.first_bar, riff.name) for riff in riffs] == [(1, "a"), (3, "a")]
     assert [riff.tokens[0] for riff in riffs] == [tune(0)[0][2], tune(1)[0][2]]
     assert remarks == []
 
 
 def test_what_is_left_out_is_said(write: Write) -> None:
-    _, remarks, _ = read_file_riffs(write("three.mid", [*tune(0), (8, 1, 50)]), DataConfig(), TOKENIZER)
+    _, remarks = read_file_riffs(write("three.mid", [*tune(0), (8, 1, 50)]), DataConfig(), TOKENIZER)
     assert remarks == ["bar 3 left over"]
-    _, remarks, _ = read_file_riffs(write("chord.mid", [*tune(0), (0, 0.5, 80)]), DataConfig(), TOKENIZER)
+    _, remarks = read_file_riffs(write("chord.mid", [*tune(0), (0, 0.5, 80)]), DataConfig(), TOKENIZER)
     assert remarks == ["1 chord notes left out (lowest kept)"]
     tracks = [midi_track(tune(0), program=29, name="Gtr"), midi_track(tune(1), program=33, name="Bass", channel=1)]
-    riffs, remarks, _ = read_file_riffs(write("two.mid", tracks), DataConfig(), TOKENIZER)
+    riffs, remarks = read_file_riffs(write("two.mid", tracks), DataConfig(), TOKENIZER)
     assert remarks == ["2 tracks: read Gtr, overdriven guitar (30)"]
     assert (len(riffs), riffs[0].program) == (1, 29)
+    held = [*tune(0)[:-1], (7.5, 2.5, 45), *((at + 10, n, p) for at, n, p in tune(1)[4:16])]
+    remarks = read_file_riffs(write("held.mid", held), DataConfig(), TOKENIZER)[1]
+    assert "bars 3-4: a note that rings in from the bar before is a rest" in remarks
     low = tune(0) + [(at + 8, n, 20) for at, n, _ in tune(0)]
-    riffs, remarks, _ = read_file_riffs(write("half.mid", low), DataConfig(), TOKENIZER)
+    riffs, remarks = read_file_riffs(write("half.mid", low), DataConfig(), TOKENIZER)
     assert len(riffs) == 1
     assert remarks == ["out of range: bars 3-4: G#0, allowed E1 to E6"]
 
 
 def test_refusals_of_one_file(write: Write) -> None:
     long = [(float(i), 1.0, 50) for i in range(40)]
-    assert refusal(write("long.mid", long)) == ("too long", "10 bars, at most 8: a song, cut it into riffs first")
+    assert refusal(write("long.mid", long)) == ("too long", "10 bars, at most 8 (--max-bars): a song, cut it into riffs first")
     assert len(read_file_riffs(write("long.mid", long), DataConfig(max_bars=0), TOKENIZER)[0]) == 5
     assert len(read_file_riffs(write("eight.mid", long[:32]), DataConfig(), TOKENIZER)[0]) == 4
     assert refusal(write("short.mid", EIGHTHS[:8])) == ("too short", "1 bar, a riff has 2")
@@ -95,9 +98,9 @@ def test_refusals_of_one_file(write: Write) -> None:
 
 
 def test_a_riff_whose_second_bar_is_a_rest_is_accepted_by_its_end_of_track(write: Write) -> None:
-    (riff,), _, _ = read_file_riffs(write("a.mid", EIGHTHS[:8], end=8), DataConfig(), TOKENIZER)
+    (riff,), _ = read_file_riffs(write("a.mid", EIGHTHS[:8], end=8), DataConfig(), TOKENIZER)
     assert (riff.tokens[16:] == REST).all() and riff.tokens[14] != REST
-    (again,), _, _ = read_file_riffs(write("b.mid", riff_bytes(riff.tokens.tolist())), DataConfig(), TOKENIZER)
+    (again,), _ = read_file_riffs(write("b.mid", riff_bytes(riff.tokens.tolist())), DataConfig(), TOKENIZER)
     np.testing.assert_array_equal(again.tokens, riff.tokens)
 
 
@@ -401,3 +404,19 @@ def test_an_augmented_batch_is_legal_in_range_and_a_function_of_seed_and_step(tm
     assert np.array_equal(batch, augmented_batch(data, training_stream(data, seed=5), step=3, batch_size=64))
     assert not np.array_equal(batch, augmented_batch(data, stream, step=4, batch_size=64))
     assert not np.array_equal(batch, augmented_batch(data, training_stream(data, seed=6), step=3, batch_size=64))
+
+
+def test_a_riff_of_more_bars_than_max_bars_is_no_song(write: Write) -> None:
+    long = [(float(i), 1.0, 50 + i % 7) for i in range(64)]
+    assert len(read_file_riffs(write("long.mid", long), DataConfig(), TokenizerConfig(bars=16))[0]) == 1
+
+
+def test_the_fingerprint_knows_the_songs(write: Write, tmp_path: Path) -> None:
+    """Bars are mixed within songs: other songs are other data."""
+    for song in (1, 2):
+        for phrase in (1, 2):
+            write(f"a/{song}_{phrase}.mid", tune(2 * song + phrase))
+            write(f"b/{song}-{phrase}.mid", tune(2 * song + phrase))
+    together, apart = load(tmp_path / "a", holdout=0.0), load(tmp_path / "b", holdout=0.0)
+    assert np.array_equal(together.tokens, apart.tokens)
+    assert together.fingerprint != apart.fingerprint

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import HOLD, REST, TokenizerConfig
-from metrics import accuracies, bootstrap_interval, distinct_share, notes_per_bar, onset_mask, relative_tokens, rest_ratio, restrike_share
+from metrics import (
+    accuracies,
+    bootstrap_interval,
+    distinct_share,
+    notes_per_bar,
+    onset_mask,
+    relative_tokens,
+    rest_ratio,
+    restrike_share,
+    scale_consistency,
+)
 
 BAR, PLAIN_BAR = TokenizerConfig(bars=1), TokenizerConfig(bars=1, hold_token=False)
 
@@ -100,3 +110,19 @@ def test_the_interval_is_seeded_and_takes_any_statistic() -> None:
     low, high = bootstrap_interval(values, statistic=np.median)
     assert low <= np.median(values) <= high
     assert bootstrap_interval(np.full(5, 7.0)) == (7.0, 7.0)
+
+
+def test_scale_consistency_by_hand() -> None:
+    def riff(*pitches: int) -> list[int]:
+        return [*pitches, *[REST] * (32 - len(pitches))]
+
+    c_major, one_off = riff(60, 62, 64, 65, 67, 69, 71), riff(60, 62, 64, 65, 67, 69, 71, 61)
+    a_harmonic_minor, chromatic = riff(57, 59, 60, 62, 64, 65, 68), riff(*range(48, 60))
+    found = scale_consistency(np.array([c_major, one_off, a_harmonic_minor, chromatic, riff()]), TokenizerConfig())
+    np.testing.assert_allclose(found, [1, 7 / 8, 1, 7 / 12, np.nan])
+
+
+def test_the_bootstrap_refuses_what_it_cannot_weigh() -> None:
+    for values in ([], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="NaN"):
+            bootstrap_interval(np.array(values))

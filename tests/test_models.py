@@ -195,15 +195,20 @@ def test_sizes_of_none_work(name: str) -> None:
         assert_close(step_logits, logits[:, t], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("keep", [None, "half"])
+@pytest.mark.parametrize("keep", [None, "half", "half, and dropout"])
 def test_scheduled_sampling_that_samples_nothing_equals_teacher_forcing(keep: str | None) -> None:
-    """Guards against a second decoding path that trains another model."""
+    """Guards against a second decoding path that trains another model, or leaves the dropout out."""
     vae, tokens = awake_vae(), some_tokens()
-    noise = randn(B, TINY.z_size)
-    kept = None if keep is None else torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-    plain = vae(tokens, Draws(noise=noise, keep=kept))
+    rng = torch.Generator().manual_seed(3)
+    draws = Draws(noise=randn(B, TINY.z_size), keep=None if keep is None else torch.rand(tokens.shape, generator=rng) < 0.5)
+    if keep == "half, and dropout":
+        sizes = (vae.embedding.size, vae.embedding.size, vae.decoder.output.in_features)
+        masks = [2.0 * (torch.rand(*tokens.shape, size, generator=rng) < 0.5) for size in sizes]
+        assert not torch.allclose(vae(tokens, draws)[0], vae(tokens, dataclasses.replace(draws, output_mask=masks[2]))[0])
+        draws = dataclasses.replace(draws, encoder_mask=masks[0], decoder_mask=masks[1], output_mask=masks[2])
+    plain = vae(tokens, draws)
     never = torch.zeros(tokens.shape, dtype=torch.bool)
-    scheduled = vae(tokens, Draws(noise=noise, keep=kept, from_model=never, uniform=torch.rand(tokens.shape)))
+    scheduled = vae(tokens, dataclasses.replace(draws, from_model=never, uniform=torch.rand(tokens.shape)))
     for one, other in zip(plain, scheduled, strict=True):
         assert_close(one, other, atol=2e-5, rtol=1e-4)
 

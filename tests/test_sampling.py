@@ -437,3 +437,14 @@ def test_latents_of_the_normal_prior_are_standard_normal() -> None:
     _, z = drawn("normal", list(range(640)))
     assert abs(z.mean()) < 0.07 and abs(z.std() - 1) < 0.05  # four standard errors of 3200 numbers
     assert np.abs(np.corrcoef(z.T) - np.eye(TINY.z_size)).max() < 0.16
+
+
+def test_no_pitch_outside_the_range() -> None:
+    """Guards against notes that no fret of the instrument has."""
+    tokenizer = TokenizerConfig()
+    vae = RiffVAE(TINY, tokenizer).eval()
+    tokens, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0), (40, 52))
+    sounds = (tokens != REST) & (tokens != HOLD)
+    assert tokens[sounds].min() == 40 and tokens[sounds].max() == 52
+    free, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0))
+    assert free[(free != REST) & (free != HOLD)].max() > 52

@@ -197,7 +197,7 @@ def test_killed_without_warning_resumes_from_the_last_save(
         patch.setattr(training, "require_finite", power_cut)
         with pytest.raises(KeyboardInterrupt):
             script.run(tmp_path, songs, "--save-interval", "4")
-    assert script.state(tmp_path)["step"] == 4
+    assert script.state(tmp_path)["step"] >= 4  # a new best is saved too
     assert log_lines(tmp_path / script.log)[-1]["step"] == 6
     assert script.run(tmp_path, songs, "--save-interval", "4") == 0
     lines = log_lines(tmp_path / script.log)
@@ -289,6 +289,42 @@ def test_changed_riffs_are_refused(script: Script, finished: Path, songs: Path, 
         script.run(tmp_path / "run", more, *([] if script is VAE else ["--data", str(more)]))
     assert "riffs" in one_line(error)
     assert bytes_of(tmp_path / "run") == before
+
+
+@BOTH
+def test_a_model_without_its_state_is_not_overwritten(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a run that starts over and puts its first bad model in the place of a good one."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / script.last).unlink()
+    before = bytes_of(tmp_path / "run")
+    with pytest.raises(UserError) as error:
+        script.run(tmp_path / "run", songs)
+    assert script.best in one_line(error) and "--restart" in str(error.value)
+    assert bytes_of(tmp_path / "run") == before
+
+
+@BOTH
+def test_weight_decay_asked_for_on_resume_holds(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against an optimizer that goes on with its old options while the script says they changed."""
+    shutil.copytree(finished, tmp_path / "run")
+    assert script.run(tmp_path / "run", songs, "--steps", "12", "--weight-decay", "0.25") == 0
+    assert [group["weight_decay"] for group in script.state(tmp_path / "run")["optimizer"]["param_groups"]] == [0.25]
+
+
+def test_a_fine_tuned_run_resumes_without_the_file_it_started_from(finished: Path, songs: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.pth"
+    shutil.copy(finished / VAE_FILE, base)
+    assert VAE.run(tmp_path / "run", songs, "--init-from", str(base)) == 0
+    base.unlink()
+    assert VAE.run(tmp_path / "run", songs, "--init-from", str(base), "--steps", "12") == 0
+
+
+def test_other_latents_on_resume_are_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a normalisation that belongs to other latents."""
+    shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(UserError) as error:
+        DIFFUSION.run(tmp_path / "run", songs, "--prior-transpose", "3")
+    assert "--prior-transpose" in one_line(error)
 
 
 def test_a_new_vae_under_an_old_diffusion_run_is_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
@@ -399,7 +435,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(songs: Path, tmp_path: Path, 
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "run the same command again to go on" in out
+    assert "run the same command again (without --restart) to go on" in out
     assert "Traceback" not in err and "stopping after this step" in err
     step = VAE.state(tmp_path)["step"]
     assert f"stopped at step {step} of" in out
