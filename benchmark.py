@@ -22,7 +22,7 @@ import torch
 
 import training
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, TrainVAE, preset_options, run_script
-from midi_utils import write_file
+from files import write_file
 from models import LatentDiffusion, RiffVAE
 from sampling import sample_riffs
 

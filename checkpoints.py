@@ -21,7 +21,7 @@ from torch import Tensor
 
 from config import DataConfig, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
 from dataset import RiffData, load_riffs
-from midi_utils import write_file
+from files import write_file
 from models import LatentDiffusion, RiffVAE
 
 FORMAT = 1

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from config import HOLD, REST, DataConfig, TokenizerConfig, UserError, run_script
+from files import write_file
 from metrics import notes_per_bar, relative_tokens, rest_ratio
-from midi_utils import MidiError, Riff, choose_track, file_riffs, read_midi, read_riff, write_file
+from midi_utils import MidiError, Riff, choose_track, file_riffs, read_midi, read_riff
 
 MIDI_SUFFIXES = (".mid", ".midi")
 # Music that a user may take for MIDI: named in the table, so that it is not missed without a word.

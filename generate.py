@@ -31,8 +31,9 @@ from config import (
     parse_seeds,
     run_script,
 )
+from files import write_files
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
-from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes, write_files
+from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes
 from sampling import sample_riffs
 from training import choose_device, choose_threads
 

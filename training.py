@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from checkpoints import keep_aside, read_checkpoint
 from config import RunConfig, TrainRunConfig, UserError
-from midi_utils import write_file
+from files import write_file
 
 # ---------------------------------------------------------------- randomness
 

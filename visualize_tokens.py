@@ -35,7 +35,8 @@ from config import (
     run_script,
 )
 from dataset import RiffData, load_riffs, read_file_riffs
-from midi_utils import MidiError, pitch_name, tokens_to_notes, write_file
+from files import write_file
+from midi_utils import MidiError, pitch_name, tokens_to_notes
 
 SIGNATURE = "midi riffs, visualize_tokens.py"  # inside our pictures, so that no other is overwritten
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"

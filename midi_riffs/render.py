@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from config import HOLD, REST, TokenizerConfig, UserError, run_script
-from midi_utils import Riff, is_legal, parse_pitch, riffs_to_midi, write_file
+from files import write_file
+from midi_utils import Riff, is_legal, parse_pitch, riffs_to_midi
 
 FOLDER = Path(__file__).parent
 TOKENIZER = TokenizerConfig()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import midi_utils
 from config import HOLD, REST, TokenizerConfig, UserError
+from files import write_file
 from midi_utils import (
     MAX_FILE_BYTES,
     MidiError,
@@ -35,7 +36,6 @@ from midi_utils import (
     riffs_to_midi,
     text_roll,
     tokens_to_notes,
-    write_file,
 )
 
 HELD, PLAIN = TokenizerConfig(), TokenizerConfig(hold_token=False)
