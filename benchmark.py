@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import training
-from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, TrainVAE, preset_options, run_script
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, TrainVAE, UserError, preset_options, run_script
 from files import write_file
 from models import LatentDiffusion, RiffVAE
 from sampling import sample_riffs
@@ -108,6 +108,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures whether two are faster than one")
     parser.add_argument("--skip-job", action="store_true", help="rates only, not the main job")
     options = parser.parse_args(argv)
+    if options.repeats < 1:
+        raise UserError(f"--repeats {options.repeats}: give 1 or more")
     folder = Path(options.output_dir)
     threads = training.choose_threads(options.threads)
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")

@@ -63,7 +63,20 @@ class CheckMidi:
             base.dataset, max_bars=self.max_bars if self.paths else 0, min_notes=self.min_notes, low=self.low, high=self.high,
             grid_tolerance=self.grid_tolerance, max_off_grid=self.max_off_grid,
         )  # fmt: skip
-        return data, dataclasses.replace(base.tokenizer, bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy)
+        tokenizer = dataclasses.replace(base.tokenizer, bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy)
+        return data, tokenizer if self.paths else self.written_with() or tokenizer
+
+    def long_file(self) -> Path:
+        """The long file of the run."""
+        return Path(self.run_dir or Path("runs") / self.preset) / LONG_FILE
+
+    def written_with(self) -> TokenizerConfig | None:
+        """The tokens that the long file was written with, says the JSON beside it; None if there is none."""
+        try:
+            record = json.loads(self.long_file().with_suffix(".json").read_text(encoding="utf-8"))
+            return TokenizerConfig(**record["tokenizer"])
+        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return None
 
 
 def parse_args(argv: Sequence[str]) -> CheckMidi:
@@ -222,7 +235,7 @@ def find_files(options: CheckMidi) -> list[Path]:
         UserError: a path that does not exist, a folder without music, or no generated file yet.
     """
     if not options.paths:
-        path = Path(options.run_dir or Path("runs") / options.preset) / LONG_FILE
+        path = options.long_file()
         if not path.is_file():
             raise UserError(f"{path}: not there; run `python generate.py` first, or name the MIDI files or folders to check")
         return [path]

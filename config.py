@@ -7,6 +7,8 @@ Run `python config.py` to see the presets.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import math
 import re
 import sys
@@ -97,6 +99,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self)
+        _require(bool(self.data.strip()), "--data is empty: give the folder of your riffs")
         _require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
         _require(1 <= self.low <= self.high <= MAX_PITCH, f"--low {self.low} --high {self.high}: need 1 <= low <= high <= 127")
         _require(0 < self.grid_tolerance <= 0.5, f"--grid-tolerance {self.grid_tolerance}: give steps, above 0 and up to 0.5")
@@ -211,7 +214,7 @@ class RunConfig:
     """Where a run lives and how it is executed; nothing here changes what a model is."""
 
     run_dir: str = ""  # folder of the run; default runs/<preset>
-    seed: int = 0  # with the same seed, the same command gives the same bytes
+    seed: int = 0  # with the same seed (and --threads), the same command gives the same bytes
     device: str = "auto"  # auto, cpu or cuda; auto takes a GPU if there is one (on a Mac the CPU: these models are small)
     threads: int = 0  # CPU threads; 0 measures whether two are faster than one, and says so
     dry_run: bool = False  # print the resolved config and stop
@@ -252,7 +255,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _require_finite(self)
         _require(abs(self.rest_penalty) <= 100, f"--rest-penalty {self.rest_penalty}: give nats, usually 0 to 4")
-        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) or more, usually 0.8 to 1.3")
+        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) to 100, usually 0.8 to 1.3")
         _require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
         _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
         _require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
@@ -416,6 +419,9 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
     A user's mistake, a full disk or a file that may not be read costs one line on standard error, never a traceback.
     """
     name = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
@@ -423,10 +429,11 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         sys.exit(2)
     except BrokenPipeError:  # the reader (head, less) went away
         sys.stderr.close()
-        sys.exit(0)
+        sys.exit(141)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        print(f"{name}: the system refused{place}: {error.strerror or error}; that file is as it was", file=sys.stderr)
+        hint = "; make room, then run it again" if error.errno == errno.ENOSPC else ""
+        print(f"{name}: the system refused{place}: {error.strerror or error}; that file is as it was{hint}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
         print(f"{name}: out of memory; give smaller sizes, batches or files", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -183,8 +184,10 @@ def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
         UserError: the folder does not exist.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the folder it is in")
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of your riffs (.mid or .midi) with --data")
+        raise UserError(f"{folder}: no such folder; give the folder of your riffs (.mid or .midi)")
     found = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES + OTHER_MUSIC_SUFFIXES and p.is_file()]
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
@@ -228,6 +231,20 @@ def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: T
     return riffs, notes + [str(error) for error in refusals]
 
 
+def shown(path: Path) -> str:
+    """A file name as printable text; bytes that are not UTF-8 become replacement characters."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace").replace("\n", "?")
+
+
+def was_generated(path: Path) -> bool:
+    """Whether a JSON of generate.py lies beside a file: a model should not learn from what it wrote."""
+    record = path.with_suffix(".json")
+    try:
+        return "sha256" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
     """Read a folder: every file ends as used or as refused with a reason. Works from one riff up.
 
@@ -242,9 +259,11 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
     owners: list[FileRow] = []
     seen: dict[bytes, tuple[Path, bytes]] = {}
     for path in files:
-        name = path.relative_to(data.data)
-        row = FileRow(name.as_posix(), (name.parent / name.stem.split("_")[0]).as_posix())
+        row = FileRow(shown(path.relative_to(data.data)), shown(Path(path.stem.split("_")[0])))
         rows.append(row)
+        if was_generated(path):
+            row.refuse("generated", "generate.py wrote it, says its .json; delete the .json to train on it all the same")
+            continue
         try:
             found, notes = read_file_riffs(path, data, tokenizer)
         except MidiError as error:
@@ -256,7 +275,7 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
             if relative in seen:
                 first, first_exact = seen[relative]
                 kind = "repeats" if first_exact == exact else "repeats, transposed,"
-                duplicates.append(f"bar {riff.first_bar} {kind} {first.relative_to(data.data).as_posix()}")
+                duplicates.append(f"bar {riff.first_bar} {kind} {shown(first.relative_to(data.data))}")
                 continue
             seen[relative] = (path, exact)
             row.riffs += 1
@@ -323,7 +342,7 @@ def summary(riff_data: RiffData) -> str:
         f"      {train} to train on, {held} held out ({held_songs} song{'s' * (held_songs != 1)}); "
         f"rests {rest_ratio(tokens).mean():.0%} of steps, {notes_per_bar(tokens, riff_data.tokenizer).mean():.1f} notes per bar",
     ]
-    if not held:
+    if not held and riff_data.config.holdout:
         lines.append("      nothing is held out: that takes at least two songs (the part of a file name before _ is its song)")
     refused = [row for row in rows if not row.riffs]
     for reason, count in Counter(row.reason for row in refused).most_common():

@@ -488,7 +488,7 @@ def read_riff(
         markers=tuple((0.0, text) for tick, text in midi.markers if tick == begin) + tuple(inside_events(midi.markers)),
         first_bar=number,
         note="; ".join(
-            [f"{chord_notes} chord notes left out ({tokenizer.policy} kept)"] * (chord_notes > 0)
+            [f"{chord_notes} chord note{'s' * (chord_notes > 1)} left out ({tokenizer.policy} kept)"] * (chord_notes > 0)
             + [f"{where}: a note that rings in from the bar before is a rest"] * (rings_in > 0)
         ),
     )

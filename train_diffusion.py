@@ -62,14 +62,16 @@ def latent_table(vae: RiffVAE, tokens: np.ndarray, device: torch.device) -> Late
 
 
 def augmented_tokens(riff_data: RiffData, latents: int, transpose: int, seed: int) -> np.ndarray:
-    """The riffs to encode for training: mixed and rotated as for the VAE, but, unless asked, in the keys they were written in.
+    """The riffs to encode for training: mixed as for the VAE, but not rotated and, unless asked, in the keys they were written in.
 
-    The VAE has to understand a riff in every key; the prior has to know which keys and registers lie well on a guitar.
+    The VAE has to understand a riff in every key; the prior has to know how riffs begin and end, and which keys and registers
+    lie well on a guitar.
 
     Returns:
         int64 [latents or one for each riff, T]
     """
-    as_written = dataclasses.replace(riff_data, config=dataclasses.replace(riff_data.config, transpose=transpose))
+    config = dataclasses.replace(riff_data.config, transpose=transpose, rotate=0.0)
+    as_written = dataclasses.replace(riff_data, config=config)
     count = max(latents, len(riff_data.train_tokens))
     return augmented_batch(as_written, training_stream(as_written, seed), step=0, batch_size=count)
 
@@ -115,7 +117,7 @@ def initial_weights(path: str, model: LatentDiffusion) -> None:
     Raises:
         UserError: weights of another shape.
     """
-    weights = read_checkpoint(path, DIFFUSION_KIND)["weights"]
+    weights = training.read_initial(path, DIFFUSION_KIND)["weights"]
     own = {name: value for name, value in model.state_dict().items() if name.startswith("latent_")}
     load_weights(model, {**weights, **own}, path)
 
@@ -167,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "table": (sampled, "--latents or --prior-transpose"),
     }
     files = (last_path, path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, DIFFUSION_KIND, run, config, same) if processes.is_main else None
+    state = training.start_or_resume(*files, DIFFUSION_KIND, run, options.init_from, config, same) if processes.is_main else None
     state = processes.from_main(state)
     step, best = 0, {"step": 0, "loss": float("inf")}
     if state is None and options.init_from != "none":
@@ -180,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         step, best = state["step"], state["best"]
         changed = training.changed_options(state["options"], training.plain_options(options))
         if processes.is_main:
-            print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
+            print(training.resume_remark(step, train.steps, changed))
     log = training.MetricLog(folder / LOG_FILE, processes, step)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
     averaged = LatentDiffusion(vae.config.z_size, options.model).to(device)
@@ -235,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 break
 
     # ---- summary
+    del engine
     if step < train.steps:
         print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()

@@ -178,7 +178,7 @@ def initial_weights(path: str, model: RiffVAE) -> None:
     Raises:
         UserError: other tokens, or weights of another shape.
     """
-    content = read_checkpoint(path, VAE_KIND)
+    content = training.read_initial(path, VAE_KIND)
     ours = dataclasses.asdict(model.tokenizer)
     different = [
         f"{name} {content['tokenizer'].get(name)} -> {value}" for name, value in ours.items() if content["tokenizer"].get(name) != value
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
     }
     files = (last_path, best_path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, VAE_KIND, run, config, same) if processes.is_main else None
+    state = training.start_or_resume(*files, VAE_KIND, run, options.init_from, config, same) if processes.is_main else None
     state = processes.from_main(state)
     step, best = 0, {"step": 0, "objective": float("inf")}
     if state is not None:
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         step, best = state["step"], state["best"]
         changed = training.changed_options(state["options"], training.plain_options(options))
         if processes.is_main:
-            print(f"resuming at step {step}" + (f"; changed: {changed}" if changed else ""))
+            print(training.resume_remark(step, train.steps, changed))
     elif options.init_from != "none":
         initial_weights(options.init_from, model)
     if processes.is_main:
@@ -291,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 break
 
     # ---- summary
+    del engine
     if step < train.steps:
         print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()

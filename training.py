@@ -7,6 +7,7 @@ resumes needs no saved generator state, and a process of a group can make exactl
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -83,7 +84,10 @@ class Processes:
         return box[0]
 
     def close(self) -> None:
+        """Leave the group, all together and after the last DistributedDataParallel is gone: else gloo's threads may abort the process."""
         if self.world > 1:
+            gc.collect()
+            dist.barrier()
             dist.destroy_process_group()
 
 
@@ -122,7 +126,7 @@ def choose_threads(asked: int, processes: Processes | None = None) -> str:
     """Set the number of CPU threads: as asked, or two if that is measured to be faster than one right now.
 
     With the other core busy, two threads can be thirty times slower than one, because they wait for each other at every
-    product. Results do not depend on the choice.
+    product. Results may differ by rounding; --threads fixes them.
 
     Returns:
         what was chosen and why, for the log.
@@ -148,7 +152,8 @@ def choose_threads(asked: int, processes: Processes | None = None) -> str:
 
     one, two = seconds(1), seconds(2)
     torch.set_num_threads(2 if two < 0.85 * one else 1)
-    return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} (two measured at {one / two:.1f} times the speed of one)"
+    speed = f"{one / two:.1f} times the speed of one" if two < one else "slower than one"
+    return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} (two measured {'at ' * (two < one)}{speed})"
 
 
 # ---------------------------------------------------------------- schedules and averages
@@ -231,7 +236,10 @@ class MetricLog:
         line = {"step": step, "split": head, **{name: _short(value) for name, value in values.items()}}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        print(f"step {step:6d}  {head:8s} " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+        try:
+            print(f"step {step:6d}  {head:8s} " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+        except BrokenPipeError:  # the reader (head, less) went away: the training goes on, its log is in the file
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _short(value: float) -> float:
@@ -287,6 +295,7 @@ def start_or_resume(
     log_path: Path,
     kind: str,
     run: TrainRunConfig,
+    init_from: str,
     model_config: Mapping[str, Any],
     same: Mapping[str, tuple[Any, str]],
 ) -> dict[str, Any] | None:
@@ -295,6 +304,7 @@ def start_or_resume(
     Args:
         path: the file to resume from.
         best_path, log_path: the run's model and log, which --restart keeps aside as well.
+        init_from: the option of that name.
         model_config: config of the model asked for.
         same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
 
@@ -320,12 +330,35 @@ def start_or_resume(
     changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
     if changed:
         raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
+    if init_from not in ("none", state["options"].get("init_from", "none")):
+        raise UserError(
+            f"--init-from {init_from}: {path.parent} is already under way from other weights; add --restart, or another --run-dir"
+        )
     if state["best"]["step"] and not best_path.exists():
         raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
     for key, (value, words) in same.items():
         if state[key] != value:
             raise UserError(f"{path}: {words} changed since this run began; give another --run-dir, or --restart to begin anew")
     return state
+
+
+def read_initial(path: str, kind: str) -> dict[str, Any]:
+    """The checkpoint named with --init-from.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        return read_checkpoint(path, kind)
+    except UserError as error:
+        raise UserError(f"--init-from {str(error).split(';')[0]}; name a {kind} checkpoint, or none") from None
+
+
+def resume_remark(step: int, steps: int, changed: str) -> str:
+    """What a resumed run says first."""
+    if step >= steps:
+        return f"already at step {step}, --steps {steps} asks for no more; to train anew with other options: --restart"
+    return f"resuming at step {step}" + (f"; changed: {changed}" if changed else "")
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], weight_decay: float) -> None:
@@ -337,7 +370,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
 
 def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between the options of a run and those it is resumed with, for a remark; steps, places and intervals do not count."""
-    silent = {"steps", "run", "preset", "init_from", "data"}
+    silent = {"steps", "preset", "init_from", "data", "run_dir", "device", "threads", "dry_run", "restart"}
+    silent |= {"log_interval", "eval_interval", "save_interval"}
     parts = []
     for name, value in new.items():
         if name in silent or name not in old:

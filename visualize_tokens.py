@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,10 @@ def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title:
     half = max(7.0, (high - low) / 2 + 1.5)  # at least an octave, so that a small interval does not look like a leap
     axes.set_ylim(middle - half, middle + half)
     axes.set_xlim(0, tokenizer.steps)
-    used = sorted(set(pitch.tolist()))
+    used: list[int] = []
+    for value in sorted(set(pitch.tolist())):  # names of neighbouring semitones would overlap
+        if not used or value - used[-1] > half / 7:
+            used.append(value)
     axes.set_yticks(used, [pitch_name(value) for value in used], fontsize=5)
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -88,7 +92,7 @@ def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title:
         axes.text(tokenizer.steps / 2, middle, "silent", ha="center", va="center", color=LINE)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title(title, fontsize=6.5, loc="left", pad=2)
+    axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
 
 
 def token_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str) -> Figure:
@@ -101,7 +105,7 @@ def token_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: Toke
             axes = grid[row][at]
             if row < len(riffs):
                 title, tokens = riffs[row]
-                draw_riff(axes, tokens, tokenizer, f"{name}: {title}" if name else title)
+                draw_riff(axes, tokens, tokenizer, f"{name}: {title}" if name.strip() else title)
             else:
                 axes.set_axis_off()
     figure.suptitle(heading, fontsize=9)
@@ -209,7 +213,7 @@ def picture_of_curves(run: Run, options: Visualize) -> Figure:
 
     vae, diffusion = (read_log(run.folder / f"{name}.jsonl") for name in ("train_vae", "train_diffusion"))
     if not vae:
-        raise UserError(f"{run.folder}: no train_vae.jsonl in it; run train_vae.py first, or give another --run-dir")
+        raise UserError(f"{run.folder}: no train_vae.jsonl with lines of the log in it; run train_vae.py first, or give another --run-dir")
     figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
     panels = [
         (vae, "VAE, nats per riff", {"reconstruction": REAL, "kl": MADE}),
@@ -298,7 +302,9 @@ def save_picture(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
     if path.exists() and SIGNATURE.encode() not in path.read_bytes()[:2000]:
         raise UserError(f"{path}: is not a picture of ours and would be overwritten; move it away, or give another --output-dir")
-    figure.savefig(data, format="png", metadata={"Software": SIGNATURE})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a glyph that the font lacks is drawn as a box
+        figure.savefig(data, format="png", metadata={"Software": SIGNATURE})
     write_file(path, data.getvalue())
     print(path)
 
@@ -317,9 +323,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: no such file; give MIDI files or some of {', '.join(drawers)}")
-    for name in options.what or drawers:
-        if name in drawers:
-            save_picture(drawers[name](run, options), folder / f"{name}.png")
+    wanted = [name for name in options.what or drawers if name in drawers]
+    if {"samples", "latent"} & set(wanted):
+        run.vae()  # before anything is written
+    for name in wanted:
+        save_picture(drawers[name](run, options), folder / f"{name}.png")
     if files:
         save_picture(picture_of_files(files, run.tokenizer(), run), folder / f"file_{files[0].stem}.png")
     return 0

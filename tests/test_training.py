@@ -788,7 +788,7 @@ def test_log_holds_every_loss_part_raw_and_weighted(finished: Path) -> None:
 def test_changed_options_names_what_changed_and_nothing_else() -> None:
     old = {"steps": 5, "train": {"lr": 1.0, "beta": 2.0}, "run": {"seed": 0}, "preset": "a"}
     new = {"steps": 9, "train": {"lr": 3.0, "beta": 2.0, "new": 1}, "run": {"seed": 4}, "preset": "b"}
-    assert training.changed_options(old, new) == "lr 1.0 -> 3.0"
+    assert training.changed_options(old, new) == "lr 1.0 -> 3.0, seed 0 -> 4"
 
 
 def test_a_full_disk_while_training_leaves_the_last_state(
@@ -818,3 +818,35 @@ def test_a_full_disk_while_training_leaves_the_last_state(
 def test_save_checkpoint_is_what_the_scripts_use() -> None:
     """Both scripts write through the one function that is tested to be atomic."""
     assert train_vae.save_checkpoint is save_checkpoint and train_diffusion.save_checkpoint is save_checkpoint
+
+
+def test_init_from_on_a_run_under_way_is_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against an option that is silently ignored."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copy(finished / VAE_FILE, tmp_path / "base.pth")
+    with pytest.raises(UserError) as error:
+        VAE.run(tmp_path / "run", songs, "--init-from", str(tmp_path / "base.pth"))
+    assert "--init-from" in one_line(error) and "--restart" in str(error.value)
+
+
+def test_a_closed_pipe_does_not_end_a_training(songs: Path, tmp_path: Path) -> None:
+    """Guards against `train_vae.py | head` that leaves no model and says nothing."""
+    flags = [*COMMON, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, *PACE, "--log-interval", "1"]
+    process = subprocess.Popen([sys.executable, "-u", "train_vae.py", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"step" not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert (tmp_path / VAE_FILE).exists()
+    assert VAE.state(tmp_path)["step"] == 10
+
+
+def test_one_riff_goes_through_the_whole_chain(tmp_path: Path) -> None:
+    """Guards against pictures and figures that need two."""
+    import visualize_tokens
+
+    folder = small_songs(tmp_path / "songs", songs=1, phrases=1)
+    assert VAE.run(tmp_path / "run", folder) == 0
+    assert DIFFUSION.run(tmp_path / "run", folder) == 0
+    assert visualize_tokens.main(["--run-dir", str(tmp_path / "run"), "--num-outputs", "1", "--sample.sampling-steps", "3"]) == 0
