@@ -849,4 +849,4 @@ def test_one_riff_goes_through_the_whole_chain(tmp_path: Path) -> None:
     folder = small_songs(tmp_path / "songs", songs=1, phrases=1)
     assert VAE.run(tmp_path / "run", folder) == 0
     assert DIFFUSION.run(tmp_path / "run", folder) == 0
-    assert visualize_tokens.main(["--run-dir", str(tmp_path / "run"), "--num-outputs", "1", "--sample.sampling-steps", "3"]) == 0
+    assert visualize_tokens.main(["--run-dir", str(tmp_path / "run"), "--num-outputs", "1", "--sampling-steps", "3"]) == 0
