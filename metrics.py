@@ -5,12 +5,29 @@ Tokens are int arrays [riffs, steps]; a riff with no notes counts where that mak
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import ndtr
 
 from config import HOLD, REST, TokenizerConfig
 from midi_utils import tokens_to_notes
+
+Notes = tuple[np.ndarray, np.ndarray, np.ndarray]  # start, end and pitch of a riff's notes, see tokens_to_notes
+
+
+def per_riff(tokens: np.ndarray, tokenizer: TokenizerConfig, measure: Callable[[Notes], float], least: int = 1) -> np.ndarray:
+    """A measure of each riff's notes. float [riffs], NaN for riffs with fewer than `least` notes"""
+    values = np.full(len(tokens), np.nan)
+    for i, riff in enumerate(tokens):
+        notes = tokens_to_notes(riff, tokenizer)
+        if len(notes[2]) >= least:
+            values[i] = measure(notes)
+    return values
+
+
+# ---------------------------------------------------------------- what a riff is like
 
 
 def onset_mask(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
@@ -32,14 +49,61 @@ def notes_per_bar(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     return onset_mask(tokens, tokenizer).sum(axis=1) / tokenizer.bars
 
 
+def note_density(tokens: np.ndarray, tokenizer: TokenizerConfig, bpm: np.ndarray | float) -> np.ndarray:
+    """Notes per second of each riff at its tempo (quarter notes per minute). float [riffs]"""
+    return notes_per_bar(tokens, tokenizer) * np.asarray(bpm) / (4 * 60)
+
+
 def restrike_share(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     """Share of each riff's notes, from its second, that repeat the pitch before. float [riffs], NaN below two notes"""
-    shares = np.full(len(tokens), np.nan)
-    for i, riff in enumerate(tokens):
-        pitch = tokens_to_notes(riff, tokenizer)[2]
-        if len(pitch) > 1:
-            shares[i] = np.mean(pitch[1:] == pitch[:-1])
-    return shares
+    return per_riff(tokens, tokenizer, lambda notes: float(np.mean(notes[2][1:] == notes[2][:-1])), least=2)
+
+
+def pitch_range(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Semitones from the lowest to the highest note. float [riffs], NaN for a silent riff"""
+    return per_riff(tokens, tokenizer, lambda notes: float(notes[2].max() - notes[2].min()))
+
+
+def pitch_class_entropy(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Entropy of the pitch classes of a riff's notes, in bits, 0 to log2(12). float [riffs], NaN for a silent riff"""
+
+    def entropy(notes: Notes) -> float:
+        shares = np.bincount(notes[2] % 12) / len(notes[2])
+        shares = shares[shares > 0]
+        return float(-(shares * np.log2(shares)).sum())
+
+    return per_riff(tokens, tokenizer, entropy)
+
+
+def ngram_repetition(tokens: np.ndarray, tokenizer: TokenizerConfig, n: int = 4) -> np.ndarray:
+    """1 - unique / all n-grams of a riff's pitches: how much of its melody has been heard in it before.
+
+    Returns:
+        float [riffs], 0..1, NaN below n notes.
+    """
+
+    def repeated(notes: Notes) -> float:
+        grams = np.lib.stride_tricks.sliding_window_view(notes[2], n)
+        return 1 - len(np.unique(grams, axis=0)) / len(grams)
+
+    return per_riff(tokens, tokenizer, repeated, least=n)
+
+
+def groove_consistency(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """1 - mean Hamming distance of neighbouring bars' onsets (Wu & Yang 2020, arXiv:2008.01307, there named grooving similarity).
+
+    Returns:
+        float [riffs], 0..1, NaN for riffs of one bar.
+    """
+    if tokenizer.bars < 2:
+        return np.full(len(tokens), np.nan)
+    onsets = onset_mask(tokens, tokenizer).reshape(len(tokens), tokenizer.bars, tokenizer.steps_per_bar)
+    return 1 - (onsets[:, 1:] != onsets[:, :-1]).mean(axis=(1, 2))
+
+
+def ends_at_home(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """1 where a riff's last note has the pitch class of its first, else 0. float [riffs], NaN below two notes"""
+    return per_riff(tokens, tokenizer, lambda notes: float((notes[2][-1] - notes[2][0]) % 12 == 0), least=2)
 
 
 _MAJOR, _HARMONIC_MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11)
@@ -49,12 +113,75 @@ _SCALES = np.array([[(pitch - root) % 12 in scale for pitch in range(12)] for sc
 
 def scale_consistency(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     """Largest share of a riff's notes that lie in one of 24 keys. float [riffs], 0..1, NaN for a silent riff"""
-    shares = np.full(len(tokens), np.nan)
+    return per_riff(tokens, tokenizer, lambda notes: float(_SCALES[:, notes[2] % 12].mean(axis=1).max()))
+
+
+def gaussian_overlap(mean_1: np.ndarray, std_1: np.ndarray, mean_2: np.ndarray, std_2: np.ndarray) -> np.ndarray:
+    """Overlapping area of two normal densities: the integral of the smaller one.
+
+    Args:
+        mean_1, std_1, mean_2, std_2: float arrays of one shape; stds above 0.
+
+    Returns:
+        the same shape, 0..1.
+    """
+    narrow, wide = np.minimum(std_1, std_2), np.maximum(std_1, std_2)
+    apart = np.where(std_1 <= std_2, mean_2 - mean_1, mean_1 - mean_2)  # the narrow one stands at 0, the wide one here
+    a = 1 / narrow**2 - 1 / wide**2
+    equal = a * narrow**2 < 1e-9  # one crossing, half way
+    b, c = 2 * apart / wide**2, apart**2 / wide**2 + 2 * np.log(wide / narrow)
+    root = np.sqrt(b**2 + 4 * np.where(equal, 1, a) * c)
+    low, high = ((-b + sign * root) / (2 * np.where(equal, 1, a)) for sign in (-1, 1))  # between them the narrow one is larger
+    inside_wide = ndtr((high - apart) / wide) - ndtr((low - apart) / wide)
+    inside_narrow = ndtr(high / narrow) - ndtr(low / narrow)
+    return np.where(equal, 2 * ndtr(-np.abs(apart) / (narrow + wide)), inside_wide + 1 - inside_narrow)
+
+
+def framewise_overlap(tokens: np.ndarray, tokenizer: TokenizerConfig, frame: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much neighbouring frames of a riff resemble each other in pitch and in duration (Mittal et al. 2021, section 4.3).
+
+    Each frame is a normal density of its notes' pitches, and one of their lengths in steps (std + 1e-6); frames without notes
+    are left out. The overlap is computed from its definition; the published code returns 1 whenever the variances are equal.
+
+    Args:
+        frame, hop: steps; half a bar each inside a two-bar riff.
+
+    Returns:
+        mean overlap of neighbouring frames in pitch, and in duration: float [riffs], 0..1, NaN without two frames with notes.
+    """
+    starts = range(0, tokenizer.steps - frame + 1, hop)
+    results = np.full((2, len(tokens)), np.nan)
     for i, riff in enumerate(tokens):
-        pitch = tokens_to_notes(riff, tokenizer)[2]
-        if len(pitch):
-            shares[i] = _SCALES[:, pitch % 12].mean(axis=1).max()
-    return shares
+        start, end, pitch = tokens_to_notes(riff, tokenizer)
+        frames = [(start >= first) & (start < first + frame) for first in starts]
+        for row, values in enumerate((pitch, end - start)):
+            shapes = [(values[inside].mean(), values[inside].std() + 1e-6) if inside.any() else None for inside in frames]
+            pairs = [(*a, *b) for a, b in itertools.pairwise(shapes) if a is not None and b is not None]
+            if pairs:
+                results[row, i] = gaussian_overlap(*np.array(pairs).T).mean()
+    return results[0], results[1]
+
+
+def consistency_and_variance(overlaps: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+    """Framewise consistency and variance of a set against real riffs (Mittal et al. 2021, eq. 5 and 6).
+
+    Args:
+        overlaps, real: of framewise_overlap; NaN are left out.
+
+    Returns:
+        both 0..1, 1 where mean and variance are those of the real riffs; NaN where the real ones are 0 or unknown.
+    """
+
+    def closeness(ours: float, theirs: float) -> float:
+        return float(np.clip(1 - abs(ours - theirs) / theirs, 0, 1)) if theirs > 0 else float("nan")
+
+    ours, theirs = overlaps[~np.isnan(overlaps)], real[~np.isnan(real)]
+    if not len(ours) or not len(theirs):
+        return float("nan"), float("nan")
+    return closeness(ours.mean(), theirs.mean()), closeness(ours.var(), theirs.var())
+
+
+# ---------------------------------------------------------------- sets of riffs
 
 
 def relative_tokens(tokens: np.ndarray) -> np.ndarray:
@@ -86,6 +213,9 @@ def accuracies(predicted: np.ndarray, target: np.ndarray, tokenizer: TokenizerCo
         "onset_accuracy": float(right[onsets].mean()) if onsets.any() else float("nan"),
         "exact": float(right.all(axis=1).mean()),
     }
+
+
+# ---------------------------------------------------------------- uncertainty
 
 
 def bootstrap_interval(

@@ -23,8 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 import training
 from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, TrainDiffusion, format_options, parse_options, run_script
-from dataset import ExampleStream, RiffData, augmented_batch, training_stream
-from models import LatentDiffusion, RiffVAE
+from dataset import ExampleStream
+from latents import LatentTable, latent_table, prior_tokens
+from models import LatentDiffusion
 
 POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
 EVALUATION_SEED = 12345
@@ -33,47 +34,7 @@ LAST_FILE = "latent_diffusion_last.pth"
 LOG_FILE = "train_diffusion.jsonl"
 
 
-# ---------------------------------------------------------------- latents
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentTable:
-    """q(z|x) of many riffs, encoded once: drawing a z is then a look-up."""
-
-    mu: Tensor  # [rows, Z]
-    std: Tensor  # [rows, Z]
-
-    def draw(self, index: np.ndarray, noise: Tensor) -> Tensor:
-        """z ~ q(z|x). index: int64 [B]; noise: [B, Z], standard normal -> [B, Z]"""
-        rows = torch.from_numpy(index)
-        return self.mu[rows] + self.std[rows] * noise
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of all latents, posterior noise included. Each [Z]"""
-        return self.mu.mean(dim=0), (self.mu.var(dim=0, unbiased=False) + self.std.square().mean(dim=0)).sqrt()
-
-
-@torch.inference_mode()
-def latent_table(vae: RiffVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
-    """Encode riffs. tokens: int [riffs, T]"""
-    parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in torch.from_numpy(tokens).split(1024)]
-    mu, logvar = torch.cat(parts, dim=1)
-    return LatentTable(mu.clone(), torch.exp(0.5 * logvar))
-
-
-def augmented_tokens(riff_data: RiffData, latents: int, transpose: int, seed: int) -> np.ndarray:
-    """The riffs to encode for training: mixed as for the VAE, but not rotated and, unless asked, in the keys they were written in.
-
-    The VAE has to understand a riff in every key; the prior has to know how riffs begin and end, and which keys and registers
-    lie well on a guitar.
-
-    Returns:
-        int64 [latents or one for each riff, T]
-    """
-    config = dataclasses.replace(riff_data.config, transpose=transpose, rotate=0.0)
-    as_written = dataclasses.replace(riff_data, config=config)
-    count = max(latents, len(riff_data.train_tokens))
-    return augmented_batch(as_written, training_stream(as_written, seed), step=0, batch_size=count)
+# ---------------------------------------------------------------- one batch, one step
 
 
 def make_batch(table: LatentTable, stream: ExampleStream, step: int, batch_size: int, seed: int) -> Tensor:
@@ -142,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vae_hash = weights_hash(vae.state_dict())
     riff_data = load_same_riffs(vae_content, vae.tokenizer, options.data, folder / VAE_FILE)
     training.announce(run, device, threads, processes)
-    tokens = augmented_tokens(riff_data, train.latents, train.prior_transpose, run.seed)
+    tokens = prior_tokens(riff_data, train.latents, train.prior_transpose, run.seed)
     table = latent_table(vae, tokens, device)
     held_table = latent_table(vae, riff_data.held_out_tokens, device) if riff_data.held_out.any() else None
     rows = np.zeros(len(tokens), dtype=np.int64)

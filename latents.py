@@ -1,0 +1,52 @@
+"""The latents of riffs: what a prior is trained on, and what it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset import RiffData, augmented_batch, training_stream
+from models import RiffVAE
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentTable:
+    """q(z|x) of many riffs, encoded once: drawing a z is then a look-up."""
+
+    mu: Tensor  # [rows, Z]
+    std: Tensor  # [rows, Z]
+
+    def draw(self, index: np.ndarray, noise: Tensor) -> Tensor:
+        """z ~ q(z|x). index: int64 [B]; noise: [B, Z], standard normal -> [B, Z]"""
+        rows = torch.from_numpy(index)
+        return self.mu[rows] + self.std[rows] * noise
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of all latents, posterior noise included. Each [Z]"""
+        return self.mu.mean(dim=0), (self.mu.var(dim=0, unbiased=False) + self.std.square().mean(dim=0)).sqrt()
+
+
+@torch.inference_mode()
+def latent_table(vae: RiffVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
+    """Encode riffs. tokens: int [riffs, T]"""
+    parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in torch.from_numpy(tokens).split(1024)]
+    mu, logvar = torch.cat(parts, dim=1)
+    return LatentTable(mu.clone(), torch.exp(0.5 * logvar))
+
+
+def prior_tokens(riff_data: RiffData, latents: int, transpose: int, seed: int) -> np.ndarray:
+    """The riffs to encode for training: mixed as for the VAE, but not rotated and, unless asked, in the keys they were written in.
+
+    The VAE has to understand a riff in every key; the prior has to know how riffs begin and end, and which keys and registers
+    lie well on a guitar.
+
+    Returns:
+        int64 [latents or one for each riff, T]
+    """
+    config = dataclasses.replace(riff_data.config, transpose=transpose, rotate=0.0)
+    as_written = dataclasses.replace(riff_data, config=config)
+    count = max(latents, len(riff_data.train_tokens))
+    return augmented_batch(as_written, training_stream(as_written, seed), step=0, batch_size=count)

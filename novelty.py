@@ -1,0 +1,130 @@
+"""How much of a riff is copied: the nearest training riff, the longest run shared with any, exact and transposed copies.
+
+A riff is read as events (onset step, interval from the note before), so that transposed riffs are equal and a note at
+another time is another event. No torch: generate.py, evaluate.py and whoever has a folder of riffs can ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
+
+from config import TokenizerConfig
+from metrics import relative_tokens
+from midi_utils import tokens_to_notes
+
+CHUNK = 1024  # riffs compared at once with all training riffs: 4 bytes for each pair
+_INTERVALS = 256  # more than there are intervals between MIDI pitches
+_FIRST_LETTER = 0x10000  # letters stand above the surrogates, which are no characters
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What some riffs have in common with the training riffs. Arrays have one entry per riff."""
+
+    index: np.ndarray  # int64, the nearest training riff
+    distance: np.ndarray  # float64, 0 (the same events) to 1 (nothing in common)
+    shared_run: np.ndarray  # int64, notes of the longest passage shared with any training riff, whatever its place and key
+    copy: np.ndarray  # bool, a training riff token for token, transposed or not
+
+    @property
+    def copied(self) -> np.ndarray:
+        """Share of a riff that its nearest training riff has too. float64, 0..1"""
+        return 1 - self.distance
+
+
+class TrainingRiffs:
+    """Riffs to be original against.
+
+    Args:
+        tokens: int [riffs, steps]
+        names: of the riffs, for reports.
+        song: which song each riff belongs to; `nearest` can leave out the riff's own.
+    """
+
+    def __init__(self, tokens: np.ndarray, names: Sequence[str], tokenizer: TokenizerConfig, song: np.ndarray | None = None) -> None:
+        if len(tokens) != len(names):
+            raise ValueError(f"{len(tokens)} riffs and {len(names)} names")
+        self.names, self.tokenizer, self.song = list(names), tokenizer, song
+        self._exact = {riff.tobytes() for riff in relative_tokens(tokens)}
+        self._letters: dict[int, str] = {}
+        self._events = [self._word(events, learn=True) for events in riff_events(tokens, tokenizer)]
+        words = [self._word(steps, learn=True) for steps in riff_steps(tokens, tokenizer)]
+        self._passages = "\0".join(words)
+        by_song = {} if song is None else {own: [word for word, s in zip(words, song, strict=True) if s == own] for own in np.unique(song)}
+        self._passages_of = {own: "\0".join(some) for own, some in by_song.items()}
+
+    def _word(self, codes: np.ndarray, learn: bool = False) -> str:
+        """Codes as letters; what no training riff has is U+0001, which is never compared with itself."""
+        if learn:
+            return "".join(self._letters.setdefault(code, chr(_FIRST_LETTER + len(self._letters))) for code in codes.tolist())
+        return "".join(self._letters.get(code, "\1") for code in codes.tolist())
+
+    def nearest(self, tokens: np.ndarray, song: np.ndarray | None = None) -> Nearest:
+        """Look up riffs.
+
+        The distance is the edit distance over events, divided by the length of the longer riff (Levenshtein, computed by
+        rapidfuzz); the nearest is the first of the closest ones.
+
+        Args:
+            tokens: int [riffs, steps]
+            song: int [riffs]; training riffs of a riff's own song are passed over, for a band of what people do.
+        """
+        words = [self._word(events) for events in riff_events(tokens, self.tokenizer)]
+        index, distance = np.zeros(len(words), dtype=np.int64), np.ones(len(words))
+        for first in range(0, len(words), CHUNK):
+            some = slice(first, first + CHUNK)
+            table = cdist(words[some], self._events, scorer=Levenshtein.normalized_distance, dtype=np.float32)
+            if song is not None and self.song is not None:
+                table[np.asarray(song)[some, None] == self.song] = np.inf
+            index[some] = table.argmin(axis=1)
+            distance[some] = np.minimum(table.min(axis=1), 1)
+        runs = [
+            self._longest_run(self._word(steps), None if song is None else song[i])
+            for i, steps in enumerate(riff_steps(tokens, self.tokenizer))
+        ]
+        copy = np.array([riff.tobytes() in self._exact for riff in relative_tokens(tokens)], dtype=bool)
+        return Nearest(index, distance, np.array(runs, dtype=np.int64), copy)
+
+    def _longest_run(self, word: str, but_song: int | None) -> int:
+        """Notes of the longest passage of a word of steps that a training riff (of another song) has: one more than its steps."""
+        texts = [self._passages] if but_song is None else [text for song, text in self._passages_of.items() if song != but_song]
+        longest = 0
+        for first in range(len(word)):
+            while first + longest < len(word) and any(word[first : first + longest + 1] in text for text in texts):
+                longest += 1
+        return longest + 1 if longest else 0
+
+    def describe(self, nearest: Nearest, i: int) -> dict[str, Any]:
+        """One riff's entry for its JSON."""
+        return {
+            "riff": self.names[nearest.index[i]],
+            "distance": round(float(nearest.distance[i]), 4),
+            "copied": round(float(nearest.copied[i]), 4),
+            "shared_run": int(nearest.shared_run[i]),
+            "copy": bool(nearest.copy[i]),
+        }
+
+
+def riff_events(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarray]:
+    """Each riff as (onset step, interval from the note before) in one number a note; the first interval is 0. int64 [notes] each"""
+    codes = []
+    for riff in tokens:
+        start, _, pitch = tokens_to_notes(riff, tokenizer)
+        codes.append(start * _INTERVALS + np.diff(pitch, prepend=pitch[:1]) + _INTERVALS // 2)
+    return codes
+
+
+def riff_steps(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarray]:
+    """Each riff as (steps, interval) from a note to the next: free of place and key. int64 [notes - 1] each, negative to stand
+    apart from riff_events"""
+    codes = []
+    for riff in tokens:
+        start, _, pitch = tokens_to_notes(riff, tokenizer)
+        codes.append(-(np.diff(start) * _INTERVALS + np.diff(pitch) + _INTERVALS // 2))
+    return codes
