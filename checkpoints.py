@@ -1,8 +1,9 @@
 """Checkpoints: what is in them, how they are written and read. `load_model` is the only way a script gets a trained model.
 
 A checkpoint is one file of plain types, read with weights_only=True. Keys: format, kind, tokenizer, model (configs as
-dicts), weights, data (fingerprint, folder and what generated riffs inherit), step, best, options (for the record); a
-diffusion checkpoint also vae_hash and z_size. The file to resume from holds optimizer, ema and best_weights besides.
+dicts), weights, data (fingerprint, folder and what generated riffs inherit), known (the riffs the weights have seen, to say
+how much of a new one is copied), step, best, options (for the record); a diffusion checkpoint also vae_hash and z_size. The
+file to resume from holds optimizer, ema and best_weights besides.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +25,13 @@ from config import DataConfig, DiffusionConfig, TokenizerConfig, UserError, VAEC
 from dataset import RiffData, load_riffs
 from files import write_file
 from models import LatentDiffusion, RiffVAE
+from novelty import TrainingRiffs
 
 FORMAT = 1
+BASE_NAME = "base model: "  # before the names of riffs that a model was not trained on itself
 VAE_KIND, DIFFUSION_KIND = "riff_vae", "latent_diffusion"
 REQUIRED = {
-    VAE_KIND: ("tokenizer", "model", "weights", "data", "data_hash", "step", "options"),
+    VAE_KIND: ("tokenizer", "model", "weights", "data", "data_hash", "known", "step", "options"),
     DIFFUSION_KIND: ("model", "z_size", "weights", "vae_hash", "data_hash", "step", "options"),
 }
 
@@ -110,7 +114,9 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], path: st
     if wrong:
         name = wrong[0]
         shapes = f" (there {list(weights[name].shape)}, here {list(own[name].shape)})" if name in own and name in weights else ""
-        raise UserError(f"{path}: its weights do not fit this model: {name}{shapes}; use the preset it was trained with")
+        raise UserError(
+            f"{path}: its weights do not fit this model: {name}{shapes}; use the preset it was trained with, or other weights (--init-from)"
+        )
     model.load_state_dict(weights)
 
 
@@ -171,6 +177,26 @@ def load_same_riffs(vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, 
     if riff_data.fingerprint != vae_content["data_hash"]:
         raise UserError(f"{riff_data.folder}: its riffs are not those the VAE was trained on; run train_vae.py --restart on them first")
     return riff_data
+
+
+def known_riffs(tokens: np.ndarray, names: Sequence[str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The riffs that a VAE's weights have seen, for its checkpoint: its own training riffs, then those of the model it started from.
+
+    Args:
+        tokens: int [riffs, steps]
+        before: the other model's entry.
+    """
+    ours = torch.from_numpy(tokens.astype(np.uint8))  # the largest token is 128
+    if before is None:
+        return {"tokens": ours, "names": list(names)}
+    inherited = [name if name.startswith(BASE_NAME) else BASE_NAME + name for name in before["names"]]
+    return {"tokens": torch.cat([ours, before["tokens"]]), "names": [*names, *inherited]}
+
+
+def training_riffs(content: Mapping[str, Any], tokenizer: TokenizerConfig) -> TrainingRiffs:
+    """What riffs of a VAE are to be original against. content: of its checkpoint"""
+    known = content["known"]
+    return TrainingRiffs(known["tokens"].numpy().astype(np.int64), known["names"], tokenizer)
 
 
 def keep_aside(path: str | os.PathLike[str]) -> Path | None:

@@ -12,7 +12,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +23,7 @@ MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it
 
 VAE_FILE = "riff_vae.pth"
 DIFFUSION_FILE = "latent_diffusion.pth"
+BASE_MODEL = "pretrained/guitar_2bar.pth"
 LONG_FILE = "generated_riff_long.mid"
 
 
@@ -90,6 +91,7 @@ class DataConfig:
     grid_tolerance: float = 0.3  # an onset further than this from its step is off the grid, in steps (0 to 0.5)
     max_off_grid: float = 0.1  # share of off-grid onsets above which a riff is refused, 0 to 1
     holdout: float = 0.15  # share of the songs held out for validation, 0 to 0.9
+    most_riffs: int = 0  # train on so many riffs at most, song by song, to see what more would bring; 0 takes all
     split_seed: int = 0  # decides which songs are held out; kept apart from --seed so that runs can be compared
     transpose: int = 5  # augmentation: each example of each epoch is shifted by -N..N semitones, inside the range below
     transpose_low: int = 38  # augmentation never goes below this pitch (38 is the low D of drop D), nor below the riff's own lowest
@@ -109,6 +111,7 @@ class DataConfig:
         _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
         _require(0 <= self.mix <= 1, f"--mix {self.mix}: give a share from 0 to 1")
         _require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
+        _require(self.most_riffs >= 0, f"--most-riffs {self.most_riffs}: give 0 (all) or more")
         _require(0 <= self.split_seed <= MAX_SEED, f"--split-seed {self.split_seed}: give 0 to {MAX_SEED}")
 
 
@@ -135,6 +138,7 @@ class VAEConfig:
 class VAETrainConfig:
     """How the VAE is trained. Both loss parts are in nats per riff."""
 
+    init_from: str = BASE_MODEL  # checkpoint whose weights to start from (fine-tuning), or none to train from scratch
     steps: int = 1200  # optimizer steps in all
     batch_size: int = 64  # riffs per step, over all processes
     lr: float = 1e-3  # peak learning rate of Adam
@@ -180,9 +184,10 @@ class DiffusionConfig:
 class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
-    steps: int = 400  # optimizer steps in all
+    init_from: str = "none"  # checkpoint whose weights to start from, or none
+    steps: int = 1500  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
-    lr: float = 1e-4  # peak learning rate of Adam
+    lr: float = 5e-4  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
@@ -247,7 +252,7 @@ class SampleConfig:
     prior: Literal["diffusion", "normal"] = "diffusion"  # where z comes from: the trained diffusion model, or N(0, I)
     sampling_steps: int = 50  # denoising steps, 1 to the length of the schedule
     eta: float = 0.0  # noise added while denoising: 0 is DDIM, 1 is DDPM
-    temperature: float = 1.0  # of the token distribution; 0 takes the likeliest token
+    temperature: float = 0.5  # of the token distribution; 0 takes the likeliest token. Variety comes from z, which is drawn as it is
     rest_penalty: float = 0.0  # subtracted from the logit of the rest token (taste; 1 to 4 makes riffs busier)
     top_k: int = 0  # keep only the k likeliest tokens; 0 keeps all
     top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
@@ -270,7 +275,6 @@ class TrainVAE:
     """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
 
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
-    init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
     run: TrainRunConfig = field(default_factory=TrainRunConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -283,9 +287,8 @@ class TrainDiffusion:
     """Train the latent diffusion model on the latents of the run's VAE. Run the same command again to resume."""
 
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
-    init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
     data: str = ""  # folder of riffs; default: the one the VAE was trained on
-    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(eval_interval=25))
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig())
     model: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
 
@@ -298,6 +301,7 @@ class Generate:
     num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
     seeds: str = ""  # the seeds themselves instead, such as 0-15 or 3,8,20-24; seed 7 is the same riff in any batch
     output_dir: str = ""  # where to write; default: the run folder
+    max_copy: float = 0.99  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
     bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
     program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
     run: RunConfig = field(default_factory=RunConfig)
@@ -306,6 +310,7 @@ class Generate:
     def __post_init__(self) -> None:
         _require_finite(self)
         _require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
+        _require(0 <= self.max_copy <= 1, f"--max-copy {self.max_copy}: give a share from 0 to 1 (1 allows copies)")
         _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
         _require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
 
@@ -314,17 +319,24 @@ class Generate:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
+        "train_vae.init_from": "none",
         "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
         "diffusion.hidden_size": 64, "diffusion.blocks": 2,
-        "train_diffusion.steps": 200, "train_diffusion.lr": 3e-4, "train_diffusion.latents": 512,
+        "train_diffusion.steps": 300, "train_diffusion.latents": 512,
     },
-    "riff_2bar_plain": {"tokenizer.hold_token": False},  # the first reference document's tokens: equal neighbours join
+    # the first reference document's tokens: equal neighbours join
+    "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none"},
     "riff_2bar": {},
+}  # fmt: skip
+
+# What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
+FINE_TUNING: dict[str, Any] = {
+    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_run.eval_interval": 25,
 }  # fmt: skip
 
 # Where a preset's section lives in each script's dataclass.
 _SECTIONS: dict[type, dict[str, str]] = {
-    TrainVAE: {"dataset": "dataset", "tokenizer": "tokenizer", "model": "model", "train_vae": "train"},
+    TrainVAE: {"dataset": "dataset", "tokenizer": "tokenizer", "model": "model", "train_vae": "train", "train_run": "run"},
     TrainDiffusion: {"diffusion": "model", "train_diffusion": "train"},
     Generate: {"sample": "sample"},
 }
@@ -332,22 +344,30 @@ _SECTIONS: dict[type, dict[str, str]] = {
 Script = TypeVar("Script")
 
 
-def preset_options(script: type[Script], preset: str) -> Script:
+def preset_options(script: type[Script], preset: str, init_from: str = "") -> Script:
     """The options of a script under a preset, before any flag.
 
     Args:
-        script: TrainVAE, TrainDiffusion or Generate.
+        script: TrainVAE, TrainDiffusion, ...
         preset: a key of PRESETS.
+        init_from: what the VAE will start from, if not what the preset says: trained weights want other options (FINE_TUNING).
 
     Raises:
         UserError: the preset does not exist.
     """
     if preset not in PRESETS:
         raise UserError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
-    options = script(preset=preset)  # type: ignore[call-arg]
-    for key, value in PRESETS[preset].items():
+    options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
+    if script is TrainVAE and (init_from or options.train.init_from) != "none":
+        options = _with(options, FINE_TUNING)
+    return options
+
+
+def _with(options: Script, differences: Mapping[str, Any]) -> Script:
+    """The options with some differences, keyed section.name; sections of other scripts are passed over."""
+    for key, value in differences.items():
         section, name = key.split(".")
-        where = _SECTIONS[script].get(section)
+        where = _SECTIONS[type(options)].get(section)
         if where is not None:
             part = dataclasses.replace(getattr(options, where), **{name: value})
             options = dataclasses.replace(options, **{where: part})  # type: ignore[type-var]
@@ -355,7 +375,7 @@ def preset_options(script: type[Script], preset: str) -> Script:
 
 
 def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Script:
-    """Read a script's command line: default < preset < flag.
+    """Read a script's command line: default < preset < what --init-from changes < flag.
 
     Raises:
         UserError: a value out of its range, or an unknown preset.
@@ -364,13 +384,12 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
     import tyro
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    preset = script().preset  # type: ignore[attr-defined]
+    given = {"--preset": script().preset, "--init-from": ""}  # type: ignore[attr-defined]
     for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            preset = argv[i + 1]
-        elif word.startswith("--preset="):
-            preset = word.partition("=")[2]
-    default = preset_options(script, preset)
+        flag, equals, value = word.partition("=")
+        if flag in given:
+            given[flag] = value if equals else argv[i + 1] if i + 1 < len(argv) else given[flag]
+    default = preset_options(script, given["--preset"], given["--init-from"])
     description = (script.__doc__ or "").strip()
     options = tyro.cli(script, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,), description=description)
     run: RunConfig = options.run  # type: ignore[attr-defined]

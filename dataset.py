@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import HOLD, REST, DataConfig, TokenizerConfig, UserError, run_script
+from config import HOLD, LONG_FILE, REST, DataConfig, TokenizerConfig, UserError, run_script
 from files import write_file
 from metrics import notes_per_bar, relative_tokens, rest_ratio
 from midi_utils import MidiError, Riff, choose_track, file_riffs, read_midi, read_riff
@@ -71,8 +71,10 @@ class RiffData:
     rows: list[FileRow]
     riffs: list[Riff]
     tokens: np.ndarray  # int64 [riffs, steps]
-    song: np.ndarray  # int64 [riffs], which song a riff belongs to
+    song: np.ndarray  # int64 [riffs], which song a riff belongs to, as a place in `songs`
     held_out: np.ndarray  # bool [riffs]
+    songs: list[str]
+    names: list[str]  # of the riffs: file and bar
 
     @cached_property
     def train_tokens(self) -> np.ndarray:
@@ -85,6 +87,10 @@ class RiffData:
     @cached_property
     def held_out_tokens(self) -> np.ndarray:
         return self.tokens[self.held_out]
+
+    @property
+    def train_names(self) -> list[str]:
+        return [name for name, out in zip(self.names, self.held_out, strict=True) if not out]
 
     @property
     def fingerprint(self) -> str:
@@ -245,8 +251,12 @@ def was_generated(path: Path) -> bool:
         return False
 
 
-def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
+def load_riffs(data: DataConfig, tokenizer: TokenizerConfig, generated: bool = False) -> RiffData:
     """Read a folder: every file ends as used or as refused with a reason. Works from one riff up.
+
+    Args:
+        generated: take what generate.py wrote too: to be judged, not to be learnt from. Then nothing is left out as a duplicate,
+            and the riffs of generate.py's long file, which are in its parts too, are.
 
     Raises:
         UserError: no folder, no MIDI file in it, or none that can be used (the reasons are counted in the text).
@@ -261,7 +271,10 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
     for path in files:
         row = FileRow(shown(path.relative_to(data.data)), shown(Path(path.stem.split("_")[0])))
         rows.append(row)
-        if was_generated(path):
+        if generated and path.name == LONG_FILE:
+            row.refuse("long file", "its riffs stand in the other files too")
+            continue
+        if not generated and was_generated(path):
             row.refuse("generated", "generate.py wrote it, says its .json; delete the .json to train on it all the same")
             continue
         try:
@@ -272,7 +285,7 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
         duplicates: list[str] = []
         for riff in found:
             exact, relative = riff.tokens.tobytes(), relative_tokens(riff.tokens[None]).tobytes()
-            if relative in seen:
+            if relative in seen and not generated:
                 first, first_exact = seen[relative]
                 kind = "repeats" if first_exact == exact else "repeats, transposed,"
                 duplicates.append(f"bar {riff.first_bar} {kind} {shown(first.relative_to(data.data))}")
@@ -297,7 +310,34 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig) -> RiffData:
     held_out = split_by_song(songs, np.bincount(song), data.holdout, data.split_seed)[song]
     for row, out in zip(owners, held_out, strict=True):
         row.held_out = bool(out)
-    return RiffData(data.data, tokenizer, data, rows, riffs, np.stack([riff.tokens for riff in riffs]), song, held_out)
+    if data.most_riffs:
+        kept = held_out | some_songs(songs, song, ~held_out, data.most_riffs, data.split_seed)
+        for row in {id(row): row for row, keep in zip(owners, kept, strict=True) if not keep}.values():
+            row.riffs = sum(keep for owner, keep in zip(owners, kept, strict=True) if owner is row)
+            if not row.riffs:
+                row.refuse("over --most-riffs", f"{data.most_riffs} riffs were asked for")
+        riffs, owners = ([x for x, keep in zip(some, kept, strict=True) if keep] for some in (riffs, owners))
+        song, held_out = song[kept], held_out[kept]
+    names = [f"{row.file} bar {riff.first_bar}" for row, riff in zip(owners, riffs, strict=True)]
+    return RiffData(data.data, tokenizer, data, rows, riffs, np.stack([riff.tokens for riff in riffs]), song, held_out, songs, names)
+
+
+def some_songs(songs: Sequence[str], song: np.ndarray, allowed: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Choose at most so many riffs, song by song in the order of a hash of their names: a smaller choice is part of a larger one.
+
+    Args:
+        songs: names.
+        song: int [riffs], which song each belongs to.
+        allowed: bool [riffs], what may be chosen.
+
+    Returns:
+        bool [riffs]
+    """
+    order = sorted(range(len(songs)), key=lambda i: hashlib.sha256(f"{seed}/some/{songs[i]}".encode()).digest())
+    ranked = np.concatenate([np.flatnonzero(allowed & (song == i)) for i in order])[:most]
+    chosen = np.zeros(len(song), dtype=bool)
+    chosen[ranked] = True
+    return chosen
 
 
 def split_by_song(songs: Sequence[str], counts: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -108,7 +108,8 @@ def mmd(
         sums = ((weights @ (rbf_kernel(points, points, bandwidth) * independent)) * weights).sum(axis=1)
         return np.where(pairs > 0, sums / np.where(pairs > 0, pairs, 1), np.nan)
 
-    between = ((weights_a @ rbf_kernel(a, b, bandwidth)) * weights_b).sum(axis=1) / (weights_a.sum(axis=1) * weights_b.sum(axis=1))
+    pairs_between = weights_a.sum(axis=1) * weights_b.sum(axis=1)
+    between = ((weights_a @ rbf_kernel(a, b, bandwidth)) * weights_b).sum(axis=1) / np.where(pairs_between > 0, pairs_between, 1)
     return within(a, groups_a, weights_a) + within(b, groups_b, weights_b) - 2 * between
 
 

@@ -3,8 +3,9 @@
     python generate.py [--num-outputs 16] [--seeds 0-15] [--temperature 1.0] [--rest-penalty 0] [--prior diffusion] ...
 
 Writes generated_riff_long.mid (all riffs in a row, a marker at each) to the run folder, and one file per riff to riffs/
-beside it, named by seed and tempo. Beside each MIDI file lies a JSON file that says how it was made. The same seed gives
-the same bytes, whatever else is made with it.
+beside it, named by seed and tempo. Beside each MIDI file lies a JSON file that says how it was made, and how much of it the
+nearest training riff has too; what copies more than --max-copy is drawn again. The same seed gives the same bytes, whatever
+else is made with it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from checkpoints import load_diffusion, load_vae, weights_hash
+from checkpoints import load_diffusion, load_vae, training_riffs, weights_hash
 from config import (
     DIFFUSION_FILE,
     LONG_FILE,
@@ -34,7 +36,8 @@ from config import (
 from files import write_files
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes
-from sampling import sample_riffs
+from novelty import Nearest
+from sampling import MAX_ATTEMPTS, sample_original_riffs
 from training import choose_device, choose_threads
 
 PARTS_FOLDER = "riffs"
@@ -91,25 +94,29 @@ def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
     write_files({path: midi, path.with_suffix(".json"): (json.dumps(record, indent=1) + "\n").encode()})
 
 
-def print_table(tokens: np.ndarray, seeds: Sequence[int], tokenizer: TokenizerConfig, most: int = 20) -> None:
+def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, tokenizer: TokenizerConfig, most: int = 20) -> None:
     """One line per riff, and their means."""
-    print(f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s}  contour (one sign a step: . rest, - hold)")
-    for seed, riff in list(zip(seeds, tokens, strict=True))[:most]:
+    head = f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s} {'copied':>7s}"
+    print(f"{head}  contour (one sign a step: . rest, - hold)")
+    for seed, riff, copied in list(zip(seeds, tokens, nearest.copied, strict=True))[:most]:
         facts = describe(riff, tokenizer)
         start, end, pitch = tokens_to_notes(riff, tokenizer)
         signs = ["."] * len(riff)
         for first, last, value in zip(start, end, pitch, strict=True):
             signs[first:last] = ["0123456789abcdefghijklmnopqrstuvwxyz"[min(35, int(value - pitch.min()))]] + ["-"] * int(last - first - 1)
         shown = "|".join("".join(signs[i : i + tokenizer.steps_per_bar]) for i in range(0, len(signs), tokenizer.steps_per_bar))
-        print(
-            f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {facts['lowest'] or '-':>7s} {facts['highest'] or '-':>8s}  {shown}"
-        )
+        low, high = facts["lowest"] or "-", facts["highest"] or "-"
+        print(f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {low:>7s} {high:>8s} {copied:7.0%}  {shown}")
     if len(seeds) > most:
         print(f"   ... and {len(seeds) - most} more")
     silent = int((rest_ratio(tokens) == 1).sum())
     print(
         f"  mean: {notes_per_bar(tokens, tokenizer).mean():.1f} notes per bar, rests {rest_ratio(tokens).mean():.1%}; "
         f"{distinct_share(tokens):.0%} distinct, {silent} silent"
+    )
+    print(
+        f"  copied: {np.median(nearest.copied):.0%} of the middle riff is in its nearest training riff too (same step, same interval), "
+        f"{nearest.copied.max():.0%} at most; {int(nearest.copy.sum())} exact or transposed copies"
     )
 
 
@@ -141,9 +148,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- music
     pitch_range = (content["data"]["lowest"], content["data"]["highest"])
-    tokens, _ = sample_riffs(vae, diffusion, seeds, sample, pitch_range)
+    known = training_riffs(content, vae.tokenizer)
+    drawn, attempts, nearest = sample_original_riffs(vae, diffusion, seeds, sample, known, options.max_copy, pitch_range)
+    kept = np.flatnonzero(attempts >= 0)
+    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
+    if not len(kept):
+        raise UserError(
+            f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts; allow more"
+        )
+    tokens, nearest, attempts = drawn[kept], nearest.take(kept), attempts[kept]
+    seeds, paths = [seeds[i] for i in kept], [paths[i] for i in kept]
     made_with = {
-        "settings": dataclasses.asdict(sample),
+        "settings": {**dataclasses.asdict(sample), "max_copy": options.max_copy},
         "bpm": bpm,
         "program": program,
         "pitch_range": pitch_range,
@@ -154,19 +170,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     riffs = [
         Riff(riff, ((0.0, bpm),), program, f"riff seed {seed}", ((0.0, f"seed {seed}"),)) for seed, riff in zip(seeds, tokens, strict=True)
     ]
-    for seed, riff, path in zip(seeds, riffs, paths, strict=True):
-        write_with_json(
-            path, riffs_to_midi([riff], vae.tokenizer), {"seed": seed, **made_with, "riff": describe(riff.tokens, vae.tokenizer)}
-        )
+    for i, (seed, riff, path) in enumerate(zip(seeds, riffs, paths, strict=True)):
+        facts = {"attempt": int(attempts[i]), "nearest": known.describe(nearest, i), "riff": describe(riff.tokens, vae.tokenizer)}
+        write_with_json(path, riffs_to_midi([riff], vae.tokenizer), {"seed": seed, **made_with, **facts})
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
     write_with_json(long_path, riffs_to_midi(riffs, vae.tokenizer), {**made_with, "riffs": parts})
 
     # ---- what was made
-    print_table(tokens, seeds, vae.tokenizer)
+    print_table(tokens, seeds, nearest, vae.tokenizer)
     bars = len(seeds) * vae.tokenizer.bars
     print(f"{long_path}: {len(seeds)} riffs in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
-    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, and how it was made (.json)")
-    return 0
+    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json)")
+    if (attempts > 0).any():
+        print(f"drawn again because they copied too much (--max-copy {options.max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
+    if refused:
+        shown = ", ".join(map(str, refused[:8])) + ", ..." * (len(refused) > 8)
+        print(
+            f"generate.py: no riff for seed {shown}: {MAX_ATTEMPTS} attempts all copied more than --max-copy {options.max_copy:g}",
+            file=sys.stderr,
+        )
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":

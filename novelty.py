@@ -19,6 +19,7 @@ from metrics import relative_tokens
 from midi_utils import tokens_to_notes
 
 CHUNK = 1024  # riffs compared at once with all training riffs: 4 bytes for each pair
+MOST_ASKED = 2000  # riffs of a large folder that stand for all
 _INTERVALS = 256  # more than there are intervals between MIDI pitches
 _FIRST_LETTER = 0x10000  # letters stand above the surrogates, which are no characters
 
@@ -36,6 +37,14 @@ class Nearest:
     def copied(self) -> np.ndarray:
         """Share of a riff that its nearest training riff has too. float64, 0..1"""
         return 1 - self.distance
+
+    def take(self, index: np.ndarray) -> Nearest:
+        """Those of some riffs."""
+        return Nearest(self.index[index], self.distance[index], self.shared_run[index], self.copy[index])
+
+    def too_close(self, max_copy: float) -> np.ndarray:
+        """Which riffs copy more than a share of them, 0..1; with less than 1, exact and transposed copies are always among them. bool"""
+        return (self.copied > max_copy) | (self.copy & (max_copy < 1))
 
 
 class TrainingRiffs:
@@ -128,3 +137,20 @@ def riff_steps(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarra
         start, _, pitch = tokens_to_notes(riff, tokenizer)
         codes.append(-(np.diff(start) * _INTERVALS + np.diff(pitch) + _INTERVALS // 2))
     return codes
+
+
+def human_distance(tokens: np.ndarray, song: np.ndarray, tokenizer: TokenizerConfig) -> float:
+    """How far people's riffs are from other songs' riffs: the median distance to the nearest riff of another song.
+
+    Args:
+        tokens: int [riffs, steps]
+        song: int [riffs]
+
+    Returns:
+        0..1; NaN with a single song.
+    """
+    if len(np.unique(song)) < 2:
+        return float("nan")
+    asked = np.sort(np.random.default_rng(0).permutation(len(tokens))[:MOST_ASKED])
+    known = TrainingRiffs(tokens, [""] * len(tokens), tokenizer, song)
+    return float(np.median(known.nearest(tokens[asked], song[asked]).distance))

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from config import HOLD, MAX_PITCH, REST, SampleConfig, TokenizerConfig
 from models import LatentDiffusion, RiffVAE, inverse_cdf
+from novelty import Nearest, TrainingRiffs
 
 CHUNK = 64  # samples computed together
+MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 
 
 # ---------------------------------------------------------------- tokens
@@ -159,6 +161,7 @@ def sample_riffs(
     seeds: Sequence[int],
     sample: SampleConfig,
     pitch_range: tuple[int, int] = (1, MAX_PITCH),
+    attempt: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draw one riff for each seed.
 
@@ -166,6 +169,7 @@ def sample_riffs(
         diffusion: the prior of z; None is N(0, I).
         seeds: any non-negative ints; what a seed gives does not depend on the others.
         pitch_range: lowest and highest MIDI pitch, 1..127.
+        attempt: another number draws another riff for the same seed.
 
     Returns:
         tokens: int64 [seeds, T]; z: float32 [seeds, Z]
@@ -176,7 +180,7 @@ def sample_riffs(
     for first in range(0, len(seeds), CHUNK):
         chunk = list(seeds[first : first + CHUNK])
         padded = chunk + chunk[-1:] * (CHUNK - len(chunk))
-        rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0])) for seed in padded]
+        rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0, attempt])) for seed in padded]
         uniform = np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])
         draws = 1 + (steps - 1 if sample.eta > 0 and steps else 0)
         normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
@@ -185,3 +189,38 @@ def sample_riffs(
         tokens.append(decode(vae, z, torch.from_numpy(uniform).to(device), sample, pitch_range)[: len(chunk)].cpu())
         latents.append(z[: len(chunk)].cpu())
     return torch.cat(tokens).numpy(), torch.cat(latents).numpy()
+
+
+def sample_original_riffs(
+    vae: RiffVAE,
+    diffusion: LatentDiffusion | None,
+    seeds: Sequence[int],
+    sample: SampleConfig,
+    known: TrainingRiffs,
+    max_copy: float,
+    pitch_range: tuple[int, int] = (1, MAX_PITCH),
+) -> tuple[np.ndarray, np.ndarray, Nearest]:  # fmt: skip
+    """Draw one riff for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies too much.
+
+    Args:
+        known: what to be original against.
+        max_copy: largest share of a riff that its nearest training riff may have too, 0..1; 1 allows copies.
+
+    Returns:
+        tokens: int64 [seeds, T], of the last attempt; attempts: int64 [seeds], 0 where the first one would do, -1 where none did;
+        and what each has in common with the training riffs.
+    """
+    tokens, _ = sample_riffs(vae, diffusion, seeds, sample, pitch_range)
+    attempts = np.zeros(len(seeds), dtype=np.int64)
+    nearest = known.nearest(tokens)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        again = np.flatnonzero(nearest.too_close(max_copy))
+        if not len(again):
+            break
+        if attempt == MAX_ATTEMPTS:
+            attempts[again] = -1
+            break
+        tokens[again], _ = sample_riffs(vae, diffusion, [seeds[i] for i in again], sample, pitch_range, attempt)
+        attempts[again] = attempt
+        nearest = known.nearest(tokens)
+    return tokens, attempts, nearest

@@ -3,8 +3,8 @@
     python train_diffusion.py [--preset riff_2bar] [--run-dir runs/riff_2bar] [--steps N] ...
 
 Run the same command again to resume. Reads riff_vae.pth and the riffs it was trained on; writes to the run folder:
-latent_diffusion.pth (the model: averaged weights, best on the held-out songs), latent_diffusion_last.pth (what a resumed
-run needs) and train_diffusion.jsonl (the log). Several processes: torchrun --nproc_per_node 2 train_diffusion.py
+latent_diffusion.pth (the model: averaged weights, of the last step whose riffs are as new as people's), latent_diffusion_last.pth
+(what a resumed run needs) and train_diffusion.jsonl (the log). Several processes: torchrun --nproc_per_node 2 train_diffusion.py
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 import training
 from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
-from config import DIFFUSION_FILE, VAE_FILE, TrainDiffusion, format_options, parse_options, run_script
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, format_options, parse_options, run_script
 from dataset import ExampleStream
 from latents import LatentTable, latent_table, prior_tokens
-from models import LatentDiffusion
+from models import LatentDiffusion, RiffVAE
+from novelty import TrainingRiffs, human_distance
+from sampling import sample_riffs
 
 POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
 EVALUATION_SEED = 12345
 EVALUATION_DRAWS = 4096  # (latent, time, noise) triples of one evaluation, at least
+NOVELTY_SAMPLES = 256  # riffs drawn at each evaluation to see how new they are
 LAST_FILE = "latent_diffusion_last.pth"
 LOG_FILE = "train_diffusion.jsonl"
 
@@ -67,6 +70,14 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
     losses = model(model.normalize(z.to(device)), t.to(device), torch.randn(mu.shape, generator=rng).to(device)).cpu()
     quarter = t * 4 // model.config.num_timesteps
     return {"loss": float(losses.mean()), **{f"quarter_{q + 1}": float(losses[quarter == q].mean()) for q in range(4)}}
+
+
+def sampled_distance(
+    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, pitch_range: tuple[int, int], seed: int = EVALUATION_SEED
+) -> float:
+    """Median distance of new riffs, drawn as generate.py does by default, to their nearest training riffs. 0..1"""
+    tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), pitch_range)
+    return float(np.median(known.nearest(tokens).distance))
 
 
 # ---------------------------------------------------------------- main
@@ -108,11 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     held_table = latent_table(vae, riff_data.held_out_tokens, device) if riff_data.held_out.any() else None
     rows = np.zeros(len(tokens), dtype=np.int64)
     stream = ExampleStream(rows, rows, run.seed)
+    known = TrainingRiffs(riff_data.train_tokens, riff_data.train_names, vae.tokenizer)
+    human = human_distance(riff_data.train_tokens, riff_data.train_song, vae.tokenizer)
+    pitch_range = (vae_content["data"]["lowest"], vae_content["data"]["highest"])
     if processes.is_main:
         distinct = len(np.unique(tokens, axis=0))
         print(
             f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents"
         )
+        if not np.isnan(human):
+            print(f"      a riff lies {human:.3f} from the nearest one of another song (median); new riffs shall not lie closer")
 
     # ---- model, optimizer, averaged weights
     torch.manual_seed(run.seed)
@@ -130,11 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "table": (sampled, "--latents or --prior-transpose"),
     }
     files = (last_path, path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, DIFFUSION_KIND, run, options.init_from, config, same) if processes.is_main else None
+    state = training.start_or_resume(*files, DIFFUSION_KIND, run, train.init_from, config, same) if processes.is_main else None
     state = processes.from_main(state)
-    step, best = 0, {"step": 0, "loss": float("inf")}
-    if state is None and options.init_from != "none":
-        initial_weights(options.init_from, model)
+    step, best = 0, {"step": 0, "loss": float("inf"), "distance": 0.0}
+    if state is None and train.init_from != "none":
+        initial_weights(train.init_from, model)
     ema = training.EMA(model, train.ema_decay)
     if state is not None:
         load_weights(model, state["raw_weights"], last_path)
@@ -185,9 +201,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
+                shown["distance"] = distance = sampled_distance(vae, averaged, known, pitch_range)
                 log.write(step, shown, "held out" if held_table else "averaged")
-                if held_table is None or shown["loss"] < best["loss"]:  # with nothing held out, the last is taken
-                    best = {"step": step, "loss": shown["loss"]}
+                # Later models are truer to the style, up to copying it: the last that is as new as people are is kept.
+                if np.isnan(human) or distance >= human or not best["step"]:
+                    best = {"step": step, "loss": shown["loss"], "distance": distance}
                     if processes.is_main:
                         save_checkpoint(path, content())
                     save_last()  # a model never stands without the state to go on from
@@ -211,7 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{'loss, averaged weights':24s}" + "".join(f"{name:>10s}" for name in figures))
         for key in next(iter(figures.values())):
             print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
-        print(f"\n{path}: the model of step {best['step']}" + ("" if held_table else " (the last; nothing was held out)"))
+        why = "a single song: the last" if np.isnan(human) else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
+        print(f"\n{path}: the model of step {best['step']} ({why})")
     processes.close()
     return 0
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import training
-from checkpoints import VAE_KIND, load_weights, read_checkpoint, save_checkpoint
+from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
 from config import VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
 from dataset import augmented_batch, load_riffs, save_table, summary, training_stream
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
@@ -77,8 +77,11 @@ def training_loss(model: torch.nn.Module, tokens: Tensor, draws: Draws, beta: fl
 # ---------------------------------------------------------------- main
 
 
-def initial_weights(path: str, model: RiffVAE) -> None:
+def initial_weights(path: str, model: RiffVAE) -> dict[str, Any]:
     """Start from the weights of another run (fine-tuning); its tokens must be the same.
+
+    Returns:
+        the riffs those weights have seen.
 
     Raises:
         UserError: other tokens, or weights of another shape.
@@ -89,8 +92,11 @@ def initial_weights(path: str, model: RiffVAE) -> None:
         f"{name} {content['tokenizer'].get(name)} -> {value}" for name, value in ours.items() if content["tokenizer"].get(name) != value
     ]
     if different:
-        raise UserError(f"{path}: was trained on other tokens ({', '.join(different)}); use the preset it was trained with")
+        raise UserError(
+            f"{path}: was trained on other tokens ({', '.join(different)}); use the preset it was trained with, or --init-from none"
+        )
     load_weights(model, content["weights"], path)
+    return content["known"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,9 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
     }
     files = (last_path, best_path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, VAE_KIND, run, options.init_from, config, same) if processes.is_main else None
+    state = training.start_or_resume(*files, VAE_KIND, run, train.init_from, config, same) if processes.is_main else None
     state = processes.from_main(state)
-    step, best = 0, {"step": 0, "objective": float("inf")}
+    step, best, inherited = 0, {"step": 0, "objective": float("inf")}, None
     if state is not None:
         load_weights(model, state["weights"], last_path)
         training.restore_optimizer(optimizer, state, train.weight_decay)
@@ -137,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         changed = training.changed_options(state["options"], training.plain_options(options))
         if processes.is_main:
             print(training.resume_remark(step, train.steps, changed))
-    elif options.init_from != "none":
-        initial_weights(options.init_from, model)
+    elif train.init_from != "none":
+        inherited = initial_weights(train.init_from, model)
+    known = state["known"] if state is not None else known_riffs(riff_data.train_tokens, riff_data.train_names, inherited)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_table(riff_data, folder / "data_table.csv")
@@ -153,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
             "data": {**dataclasses.asdict(options.dataset), **riff_data.defaults(), "riffs": len(riff_data.train_tokens)},
             "data_hash": riff_data.fingerprint,
+            "known": known,
             "step": step,
             "best": best,
             "options": training.plain_options(options),

@@ -330,7 +330,7 @@ def start_or_resume(
     changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
     if changed:
         raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
-    if init_from not in ("none", state["options"].get("init_from", "none")):
+    if init_from not in ("none", state["options"]["train"].get("init_from", "none")):
         raise UserError(
             f"--init-from {init_from}: {path.parent} is already under way from other weights; add --restart, or another --run-dir"
         )

@@ -1,0 +1,238 @@
+"""Say how good, how varied and how copied riffs are, beside real riffs and beside rivals that any metric should catch.
+
+python evaluate.py                                      the run of the preset
+python evaluate.py runs/seed0 runs/seed1 runs/seed2     several runs put together (training seeds, splits)
+python evaluate.py --generated DIR --reference DIR      any two folders of MIDI files; no model is needed
+
+Prints tables and writes them as metrics.json, metrics.md and one picture for each metric. Exit 0 whatever the verdicts are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import reports
+from baselines import TOKEN_BASELINES, gaussian_mixtures, jittered_latents
+from config import DIFFUSION_FILE, PRESETS, VAE_FILE, DataConfig, RunConfig, SampleConfig, TokenizerConfig, UserError, run_script
+from dataset import RiffData, load_riffs
+from evaluation import MODEL, MOST, Row, Study, compare
+from files import write_file, write_files
+from novelty import TrainingRiffs
+
+LEAST_HELD = 2  # riffs that real music can be compared with
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Say how good, how varied and how copied riffs are."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders to put together; none: --run-dir
+    preset: str = "riff_2bar"  # which run to judge, if no folder is given
+    generated: str = ""  # folder of MIDI riffs to judge instead of a model's
+    reference: str = ""  # folder of MIDI riffs to judge them by
+    num_outputs: int = 1000  # riffs of each row
+    output_dir: str = ""  # where to write; default: evaluation/ in the (first) run folder, or in the folder of --generated
+    pictures: bool = True  # draw one picture for each metric
+    run: RunConfig = field(default_factory=RunConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UserError(f"--preset {self.preset}: choose from {', '.join(PRESETS)}")
+        if not 10 <= self.num_outputs <= 100_000:
+            raise UserError(f"--num-outputs {self.num_outputs}: give 10 to 100000")
+        if bool(self.generated) != bool(self.reference):
+            raise UserError("--generated and --reference go together: give both folders, or a run")
+        if self.generated and self.runs:
+            raise UserError("give run folders or --generated and --reference, not both")
+
+
+# ---------------------------------------------------------------- a trained run
+
+
+def rows_of(riff_data: RiffData, held_out: bool) -> Row:
+    """The training or the held-out riffs of a folder; of very many, a fixed choice."""
+    chosen = np.flatnonzero(riff_data.held_out == held_out)
+    if len(chosen) > MOST:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST, replace=False))
+    songs = np.array([riff_data.songs[i] for i in riff_data.song[chosen]])
+    return Row(riff_data.tokens[chosen], np.array([riff_data.riffs[i].bpm for i in chosen]), songs)
+
+
+def token_rivals(train: np.ndarray, tokenizer: TokenizerConfig, count: int, seed: int) -> dict[str, np.ndarray]:
+    """The rivals that need no model. int64 [count, steps] each"""
+    return {
+        name: make(train, tokenizer, count, np.random.default_rng(np.random.SeedSequence([seed, number])))
+        for number, (name, make) in enumerate(TOKEN_BASELINES.items())
+    }
+
+
+def study_of_run(folder: Path, options: Evaluate) -> Study:
+    """Draw every row of a run.
+
+    Raises:
+        UserError: no models there, nothing was held out, or the riffs changed.
+    """
+    import torch
+
+    from checkpoints import load_diffusion, load_same_riffs, load_vae, training_riffs
+    from config import VAETrainConfig
+    from latents import latent_table, prior_tokens
+    from sampling import decode, reconstruct, sample_riffs
+    from training import choose_device
+    from vae_figures import final_figures
+
+    device = choose_device(options.run.device)
+    vae, content = load_vae(folder / VAE_FILE, str(device))
+    diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
+    riff_data = load_same_riffs(content, vae.tokenizer, "", folder / VAE_FILE)
+    if riff_data.held_out.sum() < LEAST_HELD:
+        raise UserError(f"{folder}: no riffs were held out to compare with; train on two songs or more, with --holdout above 0")
+    count, seed, sample = options.num_outputs, options.run.seed, options.sample
+    pitch_range = (content["data"]["lowest"], content["data"]["highest"])
+    seeds = range(seed, seed + count)
+
+    def decoded(z: np.ndarray, number: int) -> np.ndarray:
+        uniform = np.random.default_rng(np.random.SeedSequence([seed, number, 7])).random((len(z), vae.tokenizer.steps), dtype=np.float32)
+        parts = zip(torch.from_numpy(z).split(1024), torch.from_numpy(uniform).split(1024), strict=True)
+        return np.concatenate([decode(vae, a.to(device), b.to(device), sample, pitch_range).cpu().numpy() for a, b in parts])
+
+    def encode(tokens: np.ndarray) -> np.ndarray:
+        return latent_table(vae, tokens, device).mu.double().numpy()
+
+    rows = {MODEL: sample_riffs(vae, diffusion, seeds, sample, pitch_range)[0]}
+    rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
+    trained_on = latent_table(vae, prior_tokens(riff_data, 4096, 0, seed), device)  # as the diffusion model saw them
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(trained_on.mu.shape), dtype=np.float32))
+    mixtures, components = gaussian_mixtures((trained_on.mu + trained_on.std * noise).numpy(), count, seed % 2**32)
+    for number, (name, z) in enumerate(mixtures.items()):
+        rows[name] = decoded(z, number)
+    own = latent_table(vae, riff_data.train_tokens[:MOST], device).mu.numpy()
+    rows["nearest-neighbour jitter"] = decoded(jittered_latents(own, count, np.random.default_rng(seed)), 2)
+    rows |= token_rivals(riff_data.train_tokens, vae.tokenizer, count, seed)
+    train, held = rows_of(riff_data, False), rows_of(riff_data, True)
+    made = {name: Row(tokens, np.full(len(tokens), content["data"]["bpm"])) for name, tokens in rows.items()}
+    again = reconstruct(vae, torch.from_numpy(held.tokens)).numpy()
+    made["held-out, autoencoded"] = dataclasses.replace(held, tokens=again)
+    trained = VAETrainConfig(
+        **{k: v for k, v in content["options"]["train"].items() if k in {f.name for f in dataclasses.fields(VAETrainConfig)}}
+    )
+    facts = {"vae": final_figures(vae, riff_data, trained, device), "mixture_components": components, "step": content["step"]}
+    return Study(str(folder), vae.tokenizer, train, held, training_riffs(content, vae.tokenizer), made, encode, facts)
+
+
+# ---------------------------------------------------------------- two folders
+
+
+def study_of_folders(options: Evaluate) -> Study:
+    """Riffs of one folder, judged by another whose songs are parted: half of them stand for training, half for comparison.
+
+    Raises:
+        UserError: a folder without usable riffs, or a reference of one song.
+    """
+    tokenizer = TokenizerConfig()
+    reference = load_riffs(DataConfig(data=options.reference, holdout=0.5), tokenizer)
+    made = load_riffs(DataConfig(data=options.generated, holdout=0.0, max_bars=0), tokenizer, generated=True)
+    for folder, riff_data in ((options.generated, made), (options.reference, reference)):
+        refused = sum(not row.riffs for row in riff_data.rows)
+        print(
+            f"{folder}: {len(riff_data.tokens)} riffs of {len(riff_data.rows) - refused} files"
+            + f", {refused} files refused" * (refused > 0)
+        )
+    if reference.held_out.sum() < LEAST_HELD:
+        raise UserError(f"{options.reference}: needs riffs of two songs or more (the part of a file name before _ is its song)")
+    train, held = rows_of(reference, False), rows_of(reference, True)
+    known = TrainingRiffs(reference.train_tokens, reference.train_names, tokenizer)
+    shown = made.tokens[np.sort(np.random.default_rng(options.run.seed).permutation(len(made.tokens))[: options.num_outputs])]
+    rows = {MODEL: Row(shown, np.array([riff.bpm for riff in made.riffs])[: len(shown)])}
+    rivals = token_rivals(reference.train_tokens, tokenizer, options.num_outputs, options.run.seed)
+    rows |= {name: Row(tokens, np.full(len(tokens), float(np.median(train.bpm)))) for name, tokens in rivals.items()}
+    return Study(options.generated, tokenizer, train, held, known, rows)
+
+
+# ---------------------------------------------------------------- main
+
+
+def vae_table(studies: Sequence[Study]) -> str:
+    """Losses and accuracies of the VAEs, means over the runs with the least and the most."""
+    figures = [study.facts["vae"] for study in studies]
+    lines = [f"{'VAE':28s}{'training riffs':>28s}{'held-out riffs':>28s}"]
+    for key in figures[0]["train"]:
+        cells = []
+        for part in ("train", "held out"):
+            values = [float(figure[part][key]) for figure in figures]
+            spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3g}{spread}")
+        lines.append(f"{key:28s}" + "".join(f"{cell:>28s}" for cell in cells))
+    return "\n".join(lines)
+
+
+def plain(value: Any) -> Any:
+    """For JSON: NaN, which it has no word for, becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else float(f"{float(value):.6g}")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = tyro.cli(Evaluate, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    begin = time.perf_counter()
+    if options.generated:
+        studies, folder = [study_of_folders(options)], Path(options.output_dir or Path(options.generated) / "evaluation")
+    else:
+        from training import choose_threads
+
+        choose_threads(options.run.threads)
+        runs = [Path(run) for run in options.runs or [options.run.run_dir or f"runs/{options.preset}"]]
+        studies, folder = [study_of_run(run, options) for run in runs], Path(options.output_dir or runs[0] / "evaluation")
+    results = compare(studies, options.run.seed)
+
+    count = len(studies[0].rows[MODEL].tokens)
+    held = sum(len(study.held.tokens) for study in studies)
+    print(
+        f"{', '.join(study.name for study in studies)}: {count} riffs a row, {held} held-out riffs; ! is not a value that real riffs have\n"
+    )
+    print(reports.text_table(results))
+    print(f"\n{reports.verdict_lines(results)}\n\n{reports.losers(results)}")
+    record: dict[str, Any] = {"runs": [study.name for study in studies], "riffs": count, "seed": options.run.seed}
+    record |= {"settings": dataclasses.asdict(options.sample), "metrics": results}
+    if not options.generated:
+        print("\n" + vae_table(studies))
+        record["models"] = [study.facts for study in studies]
+    markdown = f"{reports.markdown_table(results)}\n\nBold: not a value that real riffs have.\n"
+    text = json.dumps(plain(record), indent=1) + "\n"
+    write_files({folder / "metrics.json": text.encode(), folder / "metrics.md": markdown.encode()})
+    if options.pictures:
+        for key, metric in results.items():
+            write_picture(folder / f"{key}.png", lambda metric=metric: reports.picture(metric))
+    print(
+        f"\n{folder}: metrics.json, metrics.md"
+        + ", one picture for each metric" * options.pictures
+        + f" ({time.perf_counter() - begin:.0f} s)"
+    )
+    return 0
+
+
+def write_picture(path: Path, draw: Callable[[], Any]) -> None:
+    import io
+
+    data = io.BytesIO()
+    draw().savefig(data, format="png")
+    write_file(path, data.getvalue())
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,120 @@
+"""What evaluation.compare found, as text, as Markdown and as pictures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from evaluation import HELD, MODEL, losses
+
+SHORT = {
+    HELD: "held-out", MODEL: "model", "N(0, I) prior": "N(0,I)", "one Gaussian": "Gaussian", "Gaussian mixture": "mixture",
+    "nearest-neighbour jitter": "jitter", "held-out, autoencoded": "autoenc.", "training riffs copied": "copied",
+}  # fmt: skip
+BAND, POINT, OURS, FAILED = "#d9e4ee", "#1f3b57", "#d1603d", "#9a9a9a"
+
+
+def number(value: float) -> str:
+    """Three digits that count, no exponent."""
+    if np.isnan(value):
+        return "-"
+    if abs(value) >= 100 or value == round(value):
+        return f"{value:.0f}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def band_words(metric: Mapping[str, Any]) -> str:
+    """What a value has to be."""
+    low, high = metric["band"]
+    return {
+        "inside": f"{number(low)} to {number(high)}", "at most": f"up to {number(high)}",
+        "at least": f"from {number(low)}", "none": "0",
+    }[metric["rule"]]  # fmt: skip
+
+
+def text_table(results: Mapping[str, Any]) -> str:
+    """Metrics down, rows across; a value that real riffs would not have is marked with !"""
+    names = list(next(iter(results.values()))["rows"])
+    heads = [SHORT.get(name, name)[:9] for name in names]
+    lines = [f"{'':29s}{'real riffs':>16s}" + "".join(f"{head:>10s}" for head in heads)]
+    for metric in results.values():
+        cells = []
+        for name in names:
+            row = metric["rows"].get(name)
+            cells.append("-" if row is None else number(row["value"]) + ("" if row["passes"] else "!"))
+        lines.append(f"{metric['label'][:28]:29s}{band_words(metric):>16s}" + "".join(f"{cell:>10s}" for cell in cells))
+    return "\n".join(lines)
+
+
+def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
+    """One line a metric: the verdict on a row, its interval, and the rivals that do as well."""
+    lines = []
+    for metric in results.values():
+        row = metric["rows"].get(name)
+        if row is None:
+            continue
+        low, high = row["interval"]
+        also = ", ".join(SHORT.get(rival, rival) for rival in metric["blind_to"]) or "none of the rivals"
+        lines.append(
+            f"{metric['label'] + ':':31s}{row['verdict']:24s} {number(row['value']):>6s} [{number(low)}, {number(high)}], "
+            f"real riffs {band_words(metric)}; blind to: {also}"
+        )
+    return "\n".join(lines)
+
+
+def losers(results: Mapping[str, Any]) -> str:
+    """Where each row fails."""
+    found = losses(results)
+    lines = []
+    for name, keys in found.items():
+        labels = ", ".join(results[key]["label"] for key in keys) or "nowhere"
+        lines.append(f"{SHORT.get(name, name):10s} fails {len(keys):2d} of {len(results)}: {labels}")
+    return "\n".join(textwrap.fill(line, 160, subsequent_indent=" " * 12) for line in lines)
+
+
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The text table for a README; the model with its 95 % interval. Bold: not a value that real riffs have."""
+    names = [name for name in next(iter(results.values()))["rows"] if name != HELD]
+    lines = ["| metric | real riffs | " + " | ".join(SHORT.get(name, name) for name in names) + " |", "|---" * (len(names) + 2) + "|"]
+    for metric in results.values():
+        cells = []
+        for name in names:
+            row = metric["rows"].get(name)
+            if row is None:
+                cells.append("")
+                continue
+            shown = number(row["value"]) if row["passes"] else f"**{number(row['value'])}**"
+            low, high = row["interval"]
+            cells.append(shown + (f" ({number(low)} to {number(high)})" if name == MODEL else ""))
+        lines.append(f"| {metric['label']} | {band_words(metric)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def picture(metric: Mapping[str, Any]) -> Figure:
+    """One metric: every row's value and 95 % interval, one dot for each run, the band of real riffs shaded."""
+    rows = metric["rows"]
+    figure = Figure(figsize=(7, 0.34 * len(rows) + 1.3), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    low, high = metric["band"]
+    known = [x for row in rows.values() for x in (*row["interval"], *row["each"]) if not np.isnan(x)]
+    if metric["rule"] == "none":
+        low, high = 0.0, 0.0
+    ends = {"at most": (min([*known, low]), high), "at least": (low, max([*known, high]))}.get(metric["rule"], (low, high))
+    if not np.isnan(ends).any():
+        axes.axvspan(*ends, color=BAND, lw=0 if ends[0] < ends[1] else 2)
+    for y, (name, row) in enumerate(rows.items()):
+        color = OURS if name == MODEL else POINT if row["passes"] else FAILED
+        axes.plot(row["interval"], [y, y], color=color, lw=2, solid_capstyle="butt")
+        axes.plot(row["each"], [y] * len(row["each"]), "|", color=color, ms=9)
+        axes.plot([row["value"]], [y], "o", color=color, ms=6)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.tick_params(left=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(f"{metric['label']}: {metric['meaning']}", fontsize=10, loc="left")
+    axes.set_xlabel("shaded: real riffs; grey: not a value that real riffs have", fontsize=8)
+    return figure
