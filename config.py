@@ -185,9 +185,9 @@ class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
     init_from: str = "none"  # checkpoint whose weights to start from, or none
-    steps: int = 1500  # optimizer steps in all
+    steps: int = 2000  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
-    lr: float = 5e-4  # peak learning rate of Adam
+    lr: float = 1e-3  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
@@ -387,6 +387,7 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
     given = {"--preset": script().preset, "--init-from": ""}  # type: ignore[attr-defined]
     for i, word in enumerate(argv):
         flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")  # tyro takes both
         if flag in given:
             given[flag] = value if equals else argv[i + 1] if i + 1 < len(argv) else given[flag]
     default = preset_options(script, given["--preset"], given["--init-from"])

@@ -152,8 +152,8 @@ def study_of_folders(options: Evaluate) -> Study:
         raise UserError(f"{options.reference}: needs riffs of two songs or more (the part of a file name before _ is its song)")
     train, held = rows_of(reference, False), rows_of(reference, True)
     known = TrainingRiffs(reference.train_tokens, reference.train_names, tokenizer)
-    shown = made.tokens[np.sort(np.random.default_rng(options.run.seed).permutation(len(made.tokens))[: options.num_outputs])]
-    rows = {MODEL: Row(shown, np.array([riff.bpm for riff in made.riffs])[: len(shown)])}
+    shown = np.sort(np.random.default_rng(options.run.seed).permutation(len(made.tokens))[: options.num_outputs])
+    rows = {MODEL: Row(made.tokens[shown], np.array([made.riffs[i].bpm for i in shown]))}
     rivals = token_rivals(reference.train_tokens, tokenizer, options.num_outputs, options.run.seed)
     rows |= {name: Row(tokens, np.full(len(tokens), float(np.median(train.bpm)))) for name, tokens in rivals.items()}
     return Study(options.generated, tokenizer, train, held, known, rows)
@@ -164,15 +164,17 @@ def study_of_folders(options: Evaluate) -> Study:
 
 def vae_table(studies: Sequence[Study]) -> str:
     """Losses and accuracies of the VAEs, means over the runs with the least and the most."""
+    from vae_figures import FIGURE_LABELS
+
     figures = [study.facts["vae"] for study in studies]
-    lines = [f"{'VAE':28s}{'training riffs':>28s}{'held-out riffs':>28s}"]
-    for key in figures[0]["train"]:
+    lines = [f"{'VAE':38s}{'training riffs':>28s}{'held-out riffs':>28s}"]
+    for key, label in FIGURE_LABELS.items():
         cells = []
         for part in ("train", "held out"):
             values = [float(figure[part][key]) for figure in figures]
             spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.3g}{spread}")
-        lines.append(f"{key:28s}" + "".join(f"{cell:>28s}" for cell in cells))
+        lines.append(f"{label:38s}" + "".join(f"{cell:>28s}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -48,12 +48,12 @@ METRICS: dict[str, Metric] = {
     "ends_at_home": Metric("ends at home", "inside", "riffs whose last note has the pitch class of the first"),
     "pitch_consistency": Metric("framewise consistency, pitch", "at least", "mean overlap of half bars' pitches, against real riffs"),
     "pitch_variance": Metric("framewise variance, pitch", "at least", "its variance over riffs, against real riffs"),
-    "duration_consistency": Metric("framewise consistency, length", "at least", "the same for note lengths"),
-    "duration_variance": Metric("framewise variance, length", "at least", "the same for note lengths"),
+    "duration_consistency": Metric("framewise consistency, lengths", "at least", "the same for note lengths"),
+    "duration_variance": Metric("framewise variance, lengths", "at least", "the same for note lengths"),
     "mmd": Metric("MMD^2, fixed features", "at most", "unbiased, to the held-out riffs; 0 is one and the same style"),
     "mmd_latent": Metric("MMD^2, VAE's latents", "at most", "the same in the VAE's own eyes"),
-    "frechet": Metric("Frechet distance, fixed features", "at most", "to the held-out riffs, at equal numbers of riffs"),
-    "frechet_latent": Metric("Frechet distance, VAE's latents", "at most", "the same in the VAE's own eyes"),
+    "frechet": Metric("Frechet, fixed features", "at most", "to the held-out riffs, at equal numbers of riffs"),
+    "frechet_latent": Metric("Frechet, VAE's latents", "at most", "the same in the VAE's own eyes"),
     "precision": Metric("precision", "at least", "riffs that lie among the held-out riffs"),
     "recall": Metric("recall", "at least", "held-out riffs that lie among these"),
     "density": Metric("density", "at least", "how thickly the held-out riffs lie around these"),
@@ -249,18 +249,25 @@ def passes(rule: Rule, value: float, band: Sequence[float]) -> bool:
     return {"inside": low <= value <= high, "at most": value <= high, "at least": value >= low, "none": value == 0}[rule]
 
 
-def verdict(metric: Metric, value: float, band: Sequence[float]) -> str:
-    """A value in plain words."""
+def verdict(metric: Metric, value: float, band: Sequence[float], chance: Sequence[float]) -> str:
+    """A value in plain words.
+
+    Args:
+        band: of the real riffs.
+        chance: the value's own 95 % interval: where it reaches into the band, a miss may be chance.
+    """
     if np.isnan(value) or (metric.rule != "none" and np.isnan(band).any()):
         return "cannot be told"
     ok = passes(metric.rule, value, band)
-    if metric.rule == "inside":
-        return "inside the human band" if ok else f"{'below' if value < band[0] else 'above'} the human band"
-    if metric.rule == "at most":
-        return "as close as real riffs" if ok else "further than real riffs"
-    if metric.rule == "at least":
-        return "as good as real riffs" if ok else "short of real riffs"
-    return "none" if ok else "some"
+    if metric.rule == "none":
+        return "none" if ok else "some"
+    if ok:
+        return {"inside": "inside the human band", "at most": "as close as real riffs", "at least": "as good as real riffs"}[metric.rule]
+    words = {"at most": "further than real riffs", "at least": "short of real riffs"}.get(
+        metric.rule, f"{'below' if value < band[0] else 'above'} the human band"
+    )
+    reaches = passes(metric.rule, float(np.clip(band[0] if value < band[0] else band[1], *chance)), band)
+    return words + " (may be chance)" * reaches
 
 
 def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
@@ -279,10 +286,10 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
     measured = [measure(study, songs) for study in studies]
     results: dict[str, Any] = {}
     for key, metric in METRICS.items():
-        if key not in measured[0] or HELD not in measured[0][key]:
-            continue
+        if not all(HELD in one.get(key, {}) for one in measured):
+            continue  # too few riffs, or no latents
         rows: dict[str, Any] = {}
-        for name in measured[0][key]:
+        for name in [name for name in measured[0][key] if all(name in one[key] for one in measured)]:
             each = [one[key][name] for one in measured]
             with np.errstate(all="ignore"):
                 draws = np.array([np.nanmean(x) if not np.isnan(x).all() else np.nan for x in np.stack([m.draws for m in each]).T])
@@ -290,7 +297,7 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
         band = rows[HELD]["interval"]
         for name, row in rows.items():
             row["passes"] = name == HELD or passes(metric.rule, row["value"], band)
-            row["verdict"] = "the band itself" if name == HELD else verdict(metric, row["value"], band)
+            row["verdict"] = "the band itself" if name == HELD else verdict(metric, row["value"], band, row["interval"])
         blind = [name for name, row in rows.items() if row["passes"] and name not in (HELD, MODEL)]
         about = {"label": metric.label, "meaning": metric.meaning, "rule": metric.rule}
         results[key] = {**about, "band": band, "rows": rows, "blind_to": blind}
@@ -300,4 +307,6 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
 def losses(results: Mapping[str, Any]) -> dict[str, list[str]]:
     """On which metrics each row fails: row -> keys."""
     names = [name for name in next(iter(results.values()))["rows"] if name != HELD]
-    return {name: [key for key, metric in results.items() if not metric["rows"][name]["passes"]] for name in names}
+    return {
+        name: [key for key, metric in results.items() if name in metric["rows"] and not metric["rows"][name]["passes"]] for name in names
+    }

@@ -215,6 +215,16 @@ def accuracies(predicted: np.ndarray, target: np.ndarray, tokenizer: TokenizerCo
     }
 
 
+def active_units(mu: np.ndarray, threshold: float = 0.01) -> int:
+    """Latent dimensions that say something: those whose posterior mean varies over the data (Burda et al. 2015, arXiv:1509.00519).
+
+    Args:
+        mu: float [riffs, Z]
+        threshold: of the variance.
+    """
+    return int((mu.var(axis=0, ddof=1) > threshold).sum()) if len(mu) > 1 else 0
+
+
 # ---------------------------------------------------------------- uncertainty
 
 

@@ -60,7 +60,9 @@ class TrainingRiffs:
         if len(tokens) != len(names):
             raise ValueError(f"{len(tokens)} riffs and {len(names)} names")
         self.names, self.tokenizer, self.song = list(names), tokenizer, song
-        self._exact = {riff.tobytes() for riff in relative_tokens(tokens)}
+        self._exact: dict[bytes, set] = {}  # riffs, transposed alike, and the songs that have them
+        for riff, own in zip(relative_tokens(tokens), [None] * len(tokens) if song is None else song, strict=True):
+            self._exact.setdefault(riff.tobytes(), set()).add(own)
         self._letters: dict[int, str] = {}
         self._events = [self._word(events, learn=True) for events in riff_events(tokens, tokenizer)]
         words = [self._word(steps, learn=True) for steps in riff_steps(tokens, tokenizer)]
@@ -84,12 +86,13 @@ class TrainingRiffs:
             tokens: int [riffs, steps]
             song: int [riffs]; training riffs of a riff's own song are passed over, for a band of what people do.
         """
+        song = song if self.song is not None else None
         words = [self._word(events) for events in riff_events(tokens, self.tokenizer)]
         index, distance = np.zeros(len(words), dtype=np.int64), np.ones(len(words))
         for first in range(0, len(words), CHUNK):
             some = slice(first, first + CHUNK)
             table = cdist(words[some], self._events, scorer=Levenshtein.normalized_distance, dtype=np.float32)
-            if song is not None and self.song is not None:
+            if song is not None:
                 table[np.asarray(song)[some, None] == self.song] = np.inf
             index[some] = table.argmin(axis=1)
             distance[some] = np.minimum(table.min(axis=1), 1)
@@ -97,7 +100,8 @@ class TrainingRiffs:
             self._longest_run(self._word(steps), None if song is None else song[i])
             for i, steps in enumerate(riff_steps(tokens, self.tokenizer))
         ]
-        copy = np.array([riff.tobytes() in self._exact for riff in relative_tokens(tokens)], dtype=bool)
+        owners = [self._exact.get(riff.tobytes(), set()) for riff in relative_tokens(tokens)]
+        copy = np.array([bool(own) if song is None else bool(own - {song[i]}) for i, own in enumerate(owners)], dtype=bool)
         return Nearest(index, distance, np.array(runs, dtype=np.int64), copy)
 
     def _longest_run(self, word: str, but_song: int | None) -> int:

@@ -23,7 +23,7 @@ def number(value: float) -> str:
     if np.isnan(value):
         return "-"
     if abs(value) >= 100 or value == round(value):
-        return f"{value:.0f}"
+        return f"{value + 0.0:.0f}"  # + 0.0: zero has no sign
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
@@ -40,13 +40,13 @@ def text_table(results: Mapping[str, Any]) -> str:
     """Metrics down, rows across; a value that real riffs would not have is marked with !"""
     names = list(next(iter(results.values()))["rows"])
     heads = [SHORT.get(name, name)[:9] for name in names]
-    lines = [f"{'':29s}{'real riffs':>16s}" + "".join(f"{head:>10s}" for head in heads)]
+    lines = [f"{'':31s}{'real riffs':>16s}" + "".join(f"{head:>10s}" for head in heads)]
     for metric in results.values():
         cells = []
         for name in names:
             row = metric["rows"].get(name)
             cells.append("-" if row is None else number(row["value"]) + ("" if row["passes"] else "!"))
-        lines.append(f"{metric['label'][:28]:29s}{band_words(metric):>16s}" + "".join(f"{cell:>10s}" for cell in cells))
+        lines.append(f"{metric['label'][:30]:31s}{band_words(metric):>16s}" + "".join(f"{cell:>10s}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -60,7 +60,7 @@ def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
         low, high = row["interval"]
         also = ", ".join(SHORT.get(rival, rival) for rival in metric["blind_to"]) or "none of the rivals"
         lines.append(
-            f"{metric['label'] + ':':31s}{row['verdict']:24s} {number(row['value']):>6s} [{number(low)}, {number(high)}], "
+            f"{metric['label'] + ':':31s}{row['verdict']:40s} {number(row['value']):>6s} [{number(low)}, {number(high)}], "
             f"real riffs {band_words(metric)}; blind to: {also}"
         )
     return "\n".join(lines)
@@ -115,6 +115,6 @@ def picture(metric: Mapping[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_title(f"{metric['label']}: {metric['meaning']}", fontsize=10, loc="left")
+    figure.suptitle(f"{metric['label']}\n{metric['meaning']}", fontsize=9)
     axes.set_xlabel("shaded: real riffs; grey: not a value that real riffs have", fontsize=8)
     return figure

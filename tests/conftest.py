@@ -1,18 +1,20 @@
-"""MIDI files built in code: no test reads a file that is not in the repository."""
+"""What several test files share: MIDI files built in code (no test reads a file that is not in the repository), and scripts run."""
 
 from __future__ import annotations
 
+import importlib
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import mido
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import TokenizerConfig
+from config import TokenizerConfig, run_script
 from midi_utils import Riff, riffs_to_midi
 
 Note = tuple[float, float, int]  # onset and length in quarter notes, MIDI pitch
@@ -115,3 +117,76 @@ def small_songs(folder: Path, songs: int = 4, phrases: int = 3) -> Path:
             tempos = ((0.0, 90.0 + song),)
             (folder / f"song{song}_{'abcdefgh'[phrase]}.mid").write_bytes(riff_bytes(tokens.tolist(), tempos=tempos, program=27))
     return folder
+
+
+# ---------------------------------------------------------------- scripts
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Here = Callable[..., Result]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a script in this process, through the same door as from the shell."""
+
+    def run(script: str, *flags: str) -> Result:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags])
+        with pytest.raises(SystemExit) as stop:
+            run_script(importlib.import_module(script).main)
+        out, err = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Result(stop.value.code, out, err)
+
+    return run
+
+
+def assert_one_line(result: Result, script: str, *words: str) -> None:
+    assert result.code == 2, result
+    assert result.err.count("\n") == 1 and result.err.startswith(f"{script}.py: "), result.err
+    for word in words:
+        assert word in result.err
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_is_a_picture(path: Path) -> None:
+    """A PNG of a size that can be looked at, with something on it in more than one place."""
+    from matplotlib.image import imread
+
+    picture = imread(path)
+    height, width = picture.shape[:2]
+    assert 100 <= height <= 6000 and 300 <= width <= 3000
+    gray = picture[..., :3].mean(axis=2)
+    assert gray.std() > 0.02
+    for half in (gray[: height // 2], gray[height // 2 :], gray[:, : width // 2], gray[:, width // 2 :]):
+        assert half.std() > 0.01
+
+
+class SmallRun(NamedTuple):
+    songs: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A run of both train scripts, some steps each, on 32 riffs of 8 songs; two songs are held out. Not to be written to."""
+    import train_diffusion
+    import train_vae
+
+    folder = tmp_path_factory.mktemp("small")
+    songs, run = small_songs(folder / "songs", songs=8, phrases=4), folder / "run"
+    common = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu", "--run-dir", str(run), "--batch-size", "8"]
+    sizes = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
+    assert train_vae.main([*common, *sizes, "--data", str(songs), "--steps", "40", "--lr", "0.01"]) == 0
+    denoiser = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20"]
+    assert train_diffusion.main([*common, *denoiser, "--steps", "40"]) == 0
+    return SmallRun(songs, run)

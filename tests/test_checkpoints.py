@@ -20,6 +20,7 @@ from checkpoints import (
     VAE_KIND,
     build_config,
     keep_aside,
+    known_riffs,
     load_diffusion,
     load_model,
     load_vae,
@@ -36,6 +37,7 @@ torch.set_num_threads(1)
 TOKENIZER = TokenizerConfig(steps_per_beat=2)
 SIZES = {"embed_size": 6, "encoder_size": 5, "decoder_size": 7, "z_size": 3}
 DENOISER = {"hidden_size": 4, "blocks": 1, "num_timesteps": 10}
+RIFFS = np.array([[50, 128, 52, *[0] * 13], [60, 0, 61, *[128] * 13]])
 
 
 def new_vae(seed: int = 0, **sizes: int) -> RiffVAE:
@@ -56,6 +58,7 @@ def vae_content(vae: RiffVAE) -> dict[str, Any]:
         "weights": vae.state_dict(),
         "data": {"data": "riffs", "bpm": 100.0, "program": 27},
         "data_hash": "0123",
+        "known": known_riffs(RIFFS, ["a bar 1", "b bar 1"]),
         "step": 7,
         "best": {"step": 5, "objective": 1.5},
         "options": plain_options(preset_options(TrainVAE, "riff_2bar_tiny")),
@@ -229,7 +232,7 @@ def test_an_unknown_config_key_is_refused_and_named(vae_file: Path, part: str) -
     assert "attention_heads" in refused(vae_file, lambda: load_vae(vae_file))
 
 
-@pytest.mark.parametrize("key", ["model", "tokenizer", "weights", "data", "data_hash", "step", "options"])
+@pytest.mark.parametrize("key", ["model", "tokenizer", "weights", "data", "data_hash", "known", "step", "options"])
 def test_a_missing_key_of_a_vae_is_refused(vae_file: Path, key: str) -> None:
     """Guards against a KeyError traceback, at once or later in a script."""
     content = vae_content(new_vae())

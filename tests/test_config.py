@@ -81,7 +81,6 @@ def test_importing_any_file_does_nothing() -> None:
 
 
 def test_default_then_preset_then_flag() -> None:
-    assert parse_options(TrainVAE, []).train.steps == TrainVAE().train.steps
     tiny = PRESETS["riff_2bar_tiny"]["train_vae.steps"]
     assert tiny != TrainVAE().train.steps
     assert parse_options(TrainVAE, ["--preset", "riff_2bar_tiny"]).train.steps == tiny

@@ -119,7 +119,7 @@ def test_top_p_on_known_numbers() -> None:
         (0.95, [0, 1, 2, 3]),
         (1.0, [0, 1, 2, 3]),
     ):
-        p = probabilities_of(logits, [True] * 4, SampleConfig(top_p=top_p))
+        p = probabilities_of(logits, [True] * 4, SampleConfig(temperature=1.0, top_p=top_p))
         assert np.flatnonzero(p).tolist() == kept, top_p
 
 

@@ -11,7 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,7 @@ import mido
 import numpy as np
 import pytest
 import torch
-from conftest import small_songs
-from matplotlib.image import imread
+from conftest import Here, Result, assert_is_a_picture, assert_one_line, bytes_below, small_songs
 
 import check_midi
 import config
@@ -28,7 +27,7 @@ import generate
 import train_diffusion
 import train_vae
 import visualize_tokens
-from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, SampleConfig, TokenizerConfig
+from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, Generate, SampleConfig, TokenizerConfig
 from midi_utils import TICKS_PER_BEAT, tokens_to_notes
 
 torch.set_num_threads(1)
@@ -39,39 +38,15 @@ COMMON = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu"]
 SIZES = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6", "--batch-size", "8", "--steps", "25"]
 DENOISER = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20", "--batch-size", "16", "--steps", "25"]
 FEW = ["--sampling-steps", "5"]
+WARMER = ["--temperature", str(SampleConfig().temperature + 0.5)]  # other music than by default
 RIFF_TICKS = 2 * 4 * TICKS_PER_BEAT
 PICTURES = ("data", "samples", "latent", "curves")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 def in_a_process(script: str, *flags: str) -> Result:
     """Run a script in a process of its own."""
     done = subprocess.run([sys.executable, f"{script}.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=100)
     return Result(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a script in this process, through the same door as from the shell."""
-
-    def run(script: str, *flags: str) -> Result:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags])
-        with pytest.raises(SystemExit) as stop:
-            config.run_script(SCRIPTS[script].main)
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Result(stop.value.code, out, err)
-
-    return run
-
-
-Here = Callable[..., Result]
 
 
 class Chain(NamedTuple):
@@ -108,17 +83,6 @@ def run(chain: Chain, tmp_path: Path) -> Path:
 
 def make(run: Path, *flags: str) -> list[str]:
     return [*COMMON, "--run-dir", str(run), *FEW, *flags]
-
-
-def bytes_below(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def assert_one_line(result: Result, script: str, *words: str) -> None:
-    assert result.code == 2, result
-    assert result.err.count("\n") == 1 and result.err.startswith(f"{script}.py: "), result.err
-    for word in words:
-        assert word in result.err
 
 
 # ---------------------------------------------------------------- the chain
@@ -269,7 +233,7 @@ def test_the_json_says_how_a_file_was_made(run: Path, tmp_path: Path, here: Here
         record = json.loads(path.with_suffix(".json").read_text())
         assert record["file"] == path.name
         assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert record["settings"] == settings
+        assert record["settings"] == {**settings, "max_copy": Generate().max_copy}
         assert record["program"] == 29 and 90 <= record["bpm"] <= 93  # the training riffs' median tempo
         assert record["tokenizer"] == dataclasses.asdict(TokenizerConfig())
         assert len(record["vae"]) == len(record["diffusion"]) == 16
@@ -315,10 +279,10 @@ def test_a_file_that_a_user_edited_is_not_overwritten(which: str, run: Path, tmp
     edited = out / LONG_FILE if which == "long" else sorted((out / "riffs").glob("*.mid"))[1]
     edited.write_bytes(edited.read_bytes() + b"\0")
     before = bytes_below(out)
-    assert_one_line(here("generate", *command, "--temperature", "0.5"), "generate", str(edited), "--output-dir")
+    assert_one_line(here("generate", *command, *WARMER), "generate", str(edited), "--output-dir")
     assert bytes_below(out) == before
     edited.write_bytes(first[edited.relative_to(out).as_posix()])
-    assert here("generate", *command, "--temperature", "0.5").code == 0
+    assert here("generate", *command, *WARMER).code == 0
     assert bytes_below(out) != first
 
 
@@ -349,9 +313,9 @@ def test_a_disk_that_fills_up_leaves_pairs(nth: int, run: Path, here: Here, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full_disk)
-        assert_one_line(here("generate", *make(run, "--num-outputs", "2", "--temperature", "0.7")), "generate", "No space")
+        assert_one_line(here("generate", *make(run, "--num-outputs", "2", *WARMER)), "generate", "No space")
     assert not list(run.rglob("*.tmp"))
-    assert here("generate", *make(run, "--num-outputs", "2", "--temperature", "0.7")).code == 0
+    assert here("generate", *make(run, "--num-outputs", "2", *WARMER)).code == 0
 
 
 def test_a_full_disk_costs_one_line_and_no_file(run: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +327,7 @@ def test_a_full_disk_costs_one_line_and_no_file(run: Path, here: Here, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full_disk)
-        assert_one_line(here("generate", *make(run, "--num-outputs", "2", "--temperature", "0.5")), "generate", "No space left")
+        assert_one_line(here("generate", *make(run, "--num-outputs", "2", *WARMER)), "generate", "No space left")
     assert bytes_below(run) == before
 
 
@@ -461,17 +425,6 @@ def test_riffs_that_changed_after_training_are_one_line(chain: Chain, run: Path,
 
 
 # ---------------------------------------------------------------- pictures
-
-
-def assert_is_a_picture(path: Path) -> None:
-    """A PNG of a size that can be looked at, with something on it in more than one place."""
-    picture = imread(path)
-    height, width = picture.shape[:2]
-    assert 100 <= height <= 6000 and 300 <= width <= 3000
-    gray = picture[..., :3].mean(axis=2)
-    assert gray.std() > 0.02
-    for half in (gray[: height // 2], gray[height // 2 :], gray[:, : width // 2], gray[:, width // 2 :]):
-        assert half.std() > 0.01
 
 
 @pytest.mark.parametrize("name", PICTURES)

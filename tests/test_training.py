@@ -25,9 +25,11 @@ from torch.testing import assert_close
 import train_diffusion
 import train_vae
 import training
+import vae_figures
 from checkpoints import DIFFUSION_KIND, VAE_KIND, load_vae, read_checkpoint, save_checkpoint, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
+from latents import latent_table, prior_tokens
 
 torch.set_num_threads(1)
 
@@ -516,30 +518,56 @@ def test_gradients_do_not_add_up_from_step_to_step() -> None:
 # ---------------------------------------------------------------- the best model
 
 
-@BOTH
-def test_the_best_model_is_replaced_only_by_a_better_one(
-    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_vae_is_replaced_only_by_a_better_one(songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the last model in place of the best, also across a resume."""
-    if "best" not in script.state(finished):
-        pytest.skip("keeps the last model")
-    script.prepare(tmp_path, finished / VAE_FILE)
-    module, key = (train_vae, "objective") if script is VAE else (train_diffusion, "loss")
-    real, scores = module.evaluate, iter([5.0, 3.0, 4.0, 3.0])
+    real, scores = train_vae.evaluate, iter([5.0, 3.0, 4.0, 3.0])
     hashes = []
 
     def evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         hashes.append(weights_hash(model.state_dict()))
-        return {**real(model, *args, **kwargs), key: next(scores, 9.0)}
+        return {**real(model, *args, **kwargs), "objective": next(scores, 9.0)}
 
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(train_vae, "evaluate", evaluate)
     with monkeypatch.context() as patch:
         patch.setattr(training, "StopRequest", stop_after(7))
-        assert script.run(tmp_path, songs, "--eval-interval", "2") == 130  # looks at 2, 4 and 6
-    assert script.run(tmp_path, songs, "--eval-interval", "2") == 0
-    best = read_checkpoint(tmp_path / script.best, script.kind)
-    assert (best["step"], best["best"]["step"], best["best"][key]) == (4, 4, 3.0)
+        assert VAE.run(tmp_path, songs, "--eval-interval", "2") == 130  # looks at 2, 4 and 6
+    assert VAE.run(tmp_path, songs, "--eval-interval", "2") == 0
+    best = read_checkpoint(tmp_path / VAE.best, VAE.kind)
+    assert (best["step"], best["best"]["step"], best["best"]["objective"]) == (4, 4, 3.0)
     assert weights_hash(best["weights"]) == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("human", "distances", "kept"),
+    [
+        (0.3, [0.1, 0.5, 0.3, 0.29, 0.2], 6),  # the last that is not closer than people are, however far an earlier one is
+        (0.3, [0.4, 0.1, 0.1, 0.1, 0.35], 10),  # also after some that were
+        (0.3, [0.2, 0.1, 0.29, 0.1, 0.0], 2),  # none is: the first, so that there is one
+        (math.nan, [0.4, 0.0, 0.0, 0.0, 0.0], 10),  # a single song: the last
+    ],
+)
+def test_the_prior_that_is_kept_is_the_last_one_as_new_as_people(
+    human: float, distances: list[float], kept: int, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a prior that copies, in place of an earlier one that did not; also across a resume."""
+    DIFFUSION.prepare(tmp_path, finished / VAE_FILE)
+    scores, hashes = iter(distances), []
+
+    def sampled_distance(vae: Any, model: nn.Module, *args: Any) -> float:
+        hashes.append(weights_hash(model.state_dict()))
+        return next(scores)
+
+    monkeypatch.setattr(train_diffusion, "sampled_distance", sampled_distance)
+    monkeypatch.setattr(train_diffusion, "human_distance", lambda *args: human)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(7))
+        assert DIFFUSION.run(tmp_path, songs, "--eval-interval", "2") == 130  # looks at 2, 4 and 6
+    assert DIFFUSION.run(tmp_path, songs, "--eval-interval", "2") == 0
+    best = read_checkpoint(tmp_path / DIFFUSION.best, DIFFUSION.kind)
+    assert (best["step"], best["best"]["step"], best["best"]["distance"]) == (kept, kept, distances[kept // 2 - 1])
+    assert len(set(hashes)) == 5 and weights_hash(best["weights"]) == hashes[kept // 2 - 1]
+    looks = [line for line in log_lines(tmp_path / DIFFUSION.log) if "distance" in line]
+    assert [(line["step"], line["distance"]) for line in looks] == list(zip((2, 4, 6, 8, 10), distances, strict=True))
 
 
 # ---------------------------------------------------------------- evaluation
@@ -562,7 +590,7 @@ def test_evaluation_leaves_mode_generator_and_weights_alone(finished: Path, song
     vae, _ = load_vae(finished / VAE_FILE)
     riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
     before = weights_hash(vae.state_dict())
-    table = train_diffusion.latent_table(vae, riffs, CPU)
+    table = latent_table(vae, riffs, CPU)
     denoiser = train_diffusion.LatentDiffusion(6, train_diffusion.TrainDiffusion().model)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
     for mode in (True, False):
@@ -580,7 +608,7 @@ def test_diffusion_quarters_cover_the_schedule_evenly(finished: Path, songs: Pat
     """Guards against quarters of unequal size, whose mean is not the loss."""
     vae, _ = load_vae(finished / VAE_FILE)
     riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens
-    table = train_diffusion.latent_table(vae, riffs, CPU)
+    table = latent_table(vae, riffs, CPU)
     torch.manual_seed(0)
     numbers = train_diffusion.evaluate(train_diffusion.LatentDiffusion(6, train_diffusion.TrainDiffusion().model), table, CPU)
     assert np.mean([numbers[f"quarter_{q}"] for q in (1, 2, 3, 4)]) == pytest.approx(numbers["loss"], rel=1e-2)
@@ -590,7 +618,7 @@ def test_latent_table_holds_the_posterior_of_every_riff(finished: Path, songs: P
     """Guards against rows that are off by one: a look-up must equal encoding the riff; moments include the posterior's variance."""
     vae, _ = load_vae(finished / VAE_FILE)
     riffs = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), vae.tokenizer).tokens[:4]
-    table = train_diffusion.latent_table(vae, riffs, CPU)
+    table = latent_table(vae, riffs, CPU)
     noise = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
     for riff in range(4):
         with torch.no_grad():
@@ -605,16 +633,16 @@ def test_latent_table_holds_the_posterior_of_every_riff(finished: Path, songs: P
 def test_the_prior_sees_every_training_riff_in_its_own_key(songs: Path) -> None:
     """Guards against a prior that learns transposed riffs, or held-out ones."""
     riff_data = load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs), mix=0.0, rotate=0.0), TokenizerConfig())
-    seen = train_diffusion.augmented_tokens(riff_data, latents=1, transpose=0, seed=0)
+    seen = prior_tokens(riff_data, latents=1, transpose=0, seed=0)
     assert sorted(map(tuple, seen)) == sorted(map(tuple, riff_data.train_tokens))
-    many = train_diffusion.augmented_tokens(riff_data, latents=5 * len(seen), transpose=3, seed=0)
+    many = prior_tokens(riff_data, latents=5 * len(seen), transpose=3, seed=0)
     assert len(many) == 5 * len(seen)
     assert len({tuple(riff) for riff in many}) > len(seen)
 
 
 def test_a_kl_near_zero_is_called_a_failed_run(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a collapsed posterior that nobody mentions."""
-    figures = dict.fromkeys(train_vae._FIGURE_LABELS, 0.5)
+    figures = dict.fromkeys(vae_figures._FIGURE_LABELS, 0.5)
     train_vae.print_summary({"train": {**figures, "kl": 0.5}})
     assert "KL is near zero" in capsys.readouterr().out
     train_vae.print_summary({"train": {**figures, "kl": 5.0}})
