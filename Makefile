@@ -1,4 +1,4 @@
-# make riff   everything from a folder of riffs to new ones: train, generate, check, draw
+# make riff   everything from a folder of riffs to new ones: train, generate, check, draw, evaluate
 # make test   the tests          make lint   style and types of the code
 # Python 3.10 to 3.13; another interpreter: make riff PYTHON=python3.12. More options for pip: PIP_ARGS="..."
 PYTHON ?= python3
@@ -13,10 +13,12 @@ riff: .venv/ready
 	$(BIN)/python generate.py
 	$(BIN)/python check_midi.py
 	$(BIN)/python visualize_tokens.py
+	$(BIN)/python evaluate.py
 	@echo
 	@echo "Open: runs/riff_2bar/generated_riff_long.mid   all new riffs in a row, for any player or DAW"
 	@echo "      runs/riff_2bar/riffs/                    one file for each riff"
 	@echo "      runs/riff_2bar/pictures/samples.png      real riffs, their reconstructions and new ones"
+	@echo "      runs/riff_2bar/evaluation/               how good, how varied and how copied the new ones are"
 
 test: .venv/ready-tests
 	$(BIN)/python -m pytest

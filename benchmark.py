@@ -27,7 +27,7 @@ from models import LatentDiffusion, RiffVAE
 from sampling import sample_riffs
 
 ROOT = Path(__file__).parent
-JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py")
+JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
 
 def run_measured(command: Sequence[str]) -> tuple[float, float]:

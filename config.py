@@ -252,7 +252,7 @@ class SampleConfig:
     prior: Literal["diffusion", "normal"] = "diffusion"  # where z comes from: the trained diffusion model, or N(0, I)
     sampling_steps: int = 50  # denoising steps, 1 to the length of the schedule
     eta: float = 0.0  # noise added while denoising: 0 is DDIM, 1 is DDPM
-    temperature: float = 0.5  # of the token distribution; 0 takes the likeliest token. Variety comes from z, which is drawn as it is
+    temperature: float = 0.3  # of the token distribution; 0 takes the likeliest token. Variety comes from z, which is drawn as it is
     rest_penalty: float = 0.0  # subtracted from the logit of the rest token (taste; 1 to 4 makes riffs busier)
     top_k: int = 0  # keep only the k likeliest tokens; 0 keeps all
     top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
@@ -331,7 +331,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
 FINE_TUNING: dict[str, Any] = {
-    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_run.eval_interval": 25,
+    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 0.3,
+    "train_run.eval_interval": 25,
 }  # fmt: skip
 
 # Where a preset's section lives in each script's dataclass.

@@ -22,7 +22,18 @@ import tyro
 
 import reports
 from baselines import TOKEN_BASELINES, gaussian_mixtures, jittered_latents
-from config import DIFFUSION_FILE, PRESETS, VAE_FILE, DataConfig, RunConfig, SampleConfig, TokenizerConfig, UserError, run_script
+from config import (
+    DIFFUSION_FILE,
+    PRESETS,
+    VAE_FILE,
+    DataConfig,
+    RunConfig,
+    SampleConfig,
+    TokenizerConfig,
+    UserError,
+    format_options,
+    run_script,
+)
 from dataset import RiffData, load_riffs
 from evaluation import MODEL, MOST, Row, Study, compare
 from files import write_file, write_files
@@ -191,6 +202,9 @@ def plain(value: Any) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Evaluate, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    if options.run.dry_run:
+        print(format_options(options))
+        return 0
     begin = time.perf_counter()
     if options.generated:
         studies, folder = [study_of_folders(options)], Path(options.output_dir or Path(options.generated) / "evaluation")

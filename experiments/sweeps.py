@@ -1,7 +1,7 @@
 """What the size of the folder, the base model and beta do: the learning curve and the beta sweep of the README.
 
     python -m experiments.sweeps curve [--seeds 0,1,2] [--workers 2]     8 to all riffs, from scratch and fine-tuned
-    python -m experiments.sweeps beta                                    beta 0.003 to 0.3, fine-tuned on all riffs
+    python -m experiments.sweeps beta                                    beta 0.003 to 1, fine-tuned on all riffs
 
 Every point is a run of the train scripts and of evaluate.py with their defaults, but for what is swept; seed S also picks split
 S of the songs. Runs are kept in runs/sweeps and taken from there when the command is given again. Prints tables and
@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from config import UserError, run_script
+from config import FINE_TUNING, UserError, run_script
 from evaluation import HELD, MODEL
 from files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (8, 16, 32, 64, 0)  # riffs to train on; 0 is all of them
-BETAS = (0.003, 0.01, 0.03, 0.1, 0.3)
+BETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+DEFAULT_BETA = FINE_TUNING["train_vae.beta"]
 START = {"from scratch": ["--init-from", "none"], "fine-tuned": []}
 COLORS = {"from scratch": "#8fa9c0", "fine-tuned": "#d1603d"}
 
@@ -124,8 +125,8 @@ def curve(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: i
 def beta(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: int) -> None:
     jobs = {
         value: [
-            pool.submit(run_point, folder / (f"beta{value:g}_seed{seed}" if value != 0.1 else f"fine-tuned_all_seed{seed}"), seed,
-                        ["--beta", str(value)] if value != 0.1 else [], riffs)
+            pool.submit(run_point, folder / (f"beta{value:g}_seed{seed}" if value != DEFAULT_BETA else f"fine-tuned_all_seed{seed}"), seed,
+                        ["--beta", str(value)] if value != DEFAULT_BETA else [], riffs)
             for seed in seeds
         ]
         for value in BETAS

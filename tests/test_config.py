@@ -62,7 +62,8 @@ def test_nothing_imports_a_script() -> None:
 
 
 def test_imports_without_torch_and_without_doing_anything() -> None:
-    code = "import sys, config, midi_utils, metrics, novelty, evaluation, dataset, check_midi; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, config, midi_utils, metrics, novelty, evaluation, dataset, check_midi; "
+    code += "print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
     assert done.stderr == ""
@@ -81,6 +82,8 @@ def test_importing_any_file_does_nothing() -> None:
 
 
 def test_default_then_preset_then_flag() -> None:
+    """No preset and no flag that starts from trained weights is in play: those come further below."""
+    assert parse_options(TrainDiffusion, []) == TrainDiffusion(run=dataclasses.replace(TrainDiffusion().run, run_dir="runs/riff_2bar"))
     tiny = PRESETS["riff_2bar_tiny"]["train_vae.steps"]
     assert tiny != TrainVAE().train.steps
     assert parse_options(TrainVAE, ["--preset", "riff_2bar_tiny"]).train.steps == tiny
@@ -113,6 +116,69 @@ def test_every_key_of_every_preset_is_a_field_somewhere() -> None:
             for script in owners:
                 part = getattr(script(), config._SECTIONS[script][section])
                 assert name in {field.name for field in dataclasses.fields(part)}, key
+
+
+# What FINE_TUNING changes, as (section, field) of TrainVAE.
+SPECIAL = [(config._SECTIONS[TrainVAE][key.split(".")[0]], key.split(".")[1], value) for key, value in config.FINE_TUNING.items()]
+
+
+def found(options: TrainVAE) -> list:
+    return [getattr(getattr(options, section), name) for section, name, _ in SPECIAL]
+
+
+FINE_TUNED = [value for _, _, value in SPECIAL]
+FROM_SCRATCH = found(TrainVAE())
+
+
+@pytest.mark.parametrize(
+    ("flags", "tuned"),
+    [
+        ([], TrainVAE().train.init_from != "none"),
+        (["--init-from", "none"], False),
+        (["--init-from=none"], False),
+        (["--init_from", "none"], False),
+        (["--init-from", "a.pth"], True),
+        (["--init-from=a.pth"], True),
+        (["--preset", "riff_2bar_plain"], False),
+        (["--preset=riff_2bar_plain", "--init-from", "a.pth"], True),
+        (["--init-from", "a.pth", "--preset", "riff_2bar_tiny"], True),  # on top of the preset's own steps
+    ],
+)
+def test_starting_from_trained_weights_changes_what_it_says(flags: list[str], tuned: bool) -> None:
+    """Guards against a base model that is trained away at the learning rate of a new one, and a new one trained as if it were old."""
+    assert FINE_TUNED != FROM_SCRATCH
+    assert found(parse_options(TrainVAE, flags)) == (FINE_TUNED if tuned else FROM_SCRATCH)
+
+
+def test_a_flag_goes_on_top_of_fine_tuning() -> None:
+    given = parse_options(TrainVAE, ["--init-from", "a.pth", "--steps", "7", "--eval-interval", "3"])
+    assert (given.train.init_from, given.train.steps, given.run.eval_interval) == ("a.pth", 7, 3)
+    assert given.train.lr == parse_options(TrainVAE, ["--init-from", "a.pth"]).train.lr != TrainVAE().train.lr
+    # ... and touches nothing else, above all not the diffusion model's training
+    assert dataclasses.replace(given, run=TrainVAE().run, train=TrainVAE().train) == TrainVAE()
+    assert parse_options(TrainDiffusion, ["--init-from", "a.pth"]).train == dataclasses.replace(TrainDiffusion().train, init_from="a.pth")
+
+
+def test_the_small_presets_start_from_nothing() -> None:
+    """Guards against tests and first looks that need a file of other sizes or other tokens."""
+    for preset in ("riff_2bar_tiny", "riff_2bar_plain"):
+        assert parse_options(TrainVAE, ["--preset", preset]).train.init_from == "none"
+
+
+def test_the_base_model_fits_the_default_preset() -> None:
+    """Guards against a default that refuses to start: other sizes, other tokens, or nothing known of what it was trained on."""
+    from checkpoints import load_vae, training_riffs
+
+    options = parse_options(TrainVAE, [])
+    if options.train.init_from == "none":
+        pytest.skip("the default preset starts from nothing")
+    path = ROOT / config.BASE_MODEL
+    assert options.train.init_from == config.BASE_MODEL and path.stat().st_size < 10_000_000
+    vae, content = load_vae(path)
+    assert (vae.config, vae.tokenizer) == (options.model, options.tokenizer)
+    known = training_riffs(content, vae.tokenizer)
+    assert len(known.names) == len(set(known.names)) == content["data"]["riffs"] > 0
+    assert known.nearest(content["known"]["tokens"][:5].numpy().astype(int)).copy.all()
 
 
 def test_run_dir_follows_the_preset_unless_given() -> None:
@@ -163,6 +229,10 @@ BAD_FLAGS = [
     (TrainVAE, "--min-notes", "0"),
     (TrainVAE, "--transpose", "25"),
     (TrainVAE, "--split-seed", "-1"),
+    (TrainVAE, "--most-riffs", "-1"),
+    (Generate, "--max-copy", "-0.1"),
+    (Generate, "--max-copy", "1.01"),
+    (Generate, "--max-copy", "nan"),
     (TrainVAE, "--embed-size", "0"),
     (TrainVAE, "--z-size", "0"),
     (TrainVAE, "--seed", "-1"),
