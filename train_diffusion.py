@@ -32,7 +32,7 @@ from sampling import sample_riffs
 POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
 EVALUATION_SEED = 12345
 EVALUATION_DRAWS = 4096  # (latent, time, noise) triples of one evaluation, at least
-NOVELTY_SAMPLES = 256  # riffs drawn at each evaluation to see how new they are
+NOVELTY_SAMPLES = 512  # riffs drawn at each evaluation to see how new they are
 LAST_FILE = "latent_diffusion_last.pth"
 LOG_FILE = "train_diffusion.jsonl"
 
@@ -72,12 +72,17 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
     return {"loss": float(losses.mean()), **{f"quarter_{q + 1}": float(losses[quarter == q].mean()) for q in range(4)}}
 
 
-def sampled_distance(
+def sampled_novelty(
     vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, pitch_range: tuple[int, int], seed: int = EVALUATION_SEED
-) -> float:
-    """Median distance of new riffs, drawn as generate.py does by default, to their nearest training riffs. 0..1"""
+) -> dict[str, float]:
+    """How new riffs are, drawn as generate.py draws them by default but for its refusal of copies.
+
+    Returns:
+        distance: median distance to their nearest training riffs, 0..1; copies: how many are a training riff, exact or transposed.
+    """
     tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), pitch_range)
-    return float(np.median(known.nearest(tokens).distance))
+    nearest = known.nearest(tokens)
+    return {"distance": float(np.median(nearest.distance)), "copies": int(nearest.copy.sum())}
 
 
 # ---------------------------------------------------------------- main
@@ -128,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents"
         )
         if not np.isnan(human):
-            print(f"      a riff lies {human:.3f} from the nearest one of another song (median); new riffs shall not lie closer")
+            print(
+                f"      a riff lies {human:.3f} from the nearest one of another song (median); new riffs shall not lie closer, nor be copies"
+            )
 
     # ---- model, optimizer, averaged weights
     torch.manual_seed(run.seed)
@@ -201,11 +208,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
-                shown["distance"] = distance = sampled_distance(vae, averaged, known, pitch_range)
+                novelty = sampled_novelty(vae, averaged, known, pitch_range)
+                shown |= novelty
                 log.write(step, shown, "held out" if held_table else "averaged")
                 # Later models are truer to the style, up to copying it: the last that is as new as people are is kept.
-                if np.isnan(human) or distance >= human or not best["step"]:
-                    best = {"step": step, "loss": shown["loss"], "distance": distance}
+                if np.isnan(human) or (novelty["distance"] >= human and not novelty["copies"]) or not best["step"]:
+                    best = {"step": step, "loss": shown["loss"], "distance": novelty["distance"]}
                     if processes.is_main:
                         save_checkpoint(path, content())
                     save_last()  # a model never stands without the state to go on from

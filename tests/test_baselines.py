@@ -105,7 +105,7 @@ def test_markov_has_the_training_transitions() -> None:
         return [(riffs[:, 0] == 50).mean(), (after[before == 50] == 60).mean(), (after[before == 60] == 50).mean()]
 
     assert shares(found) == pytest.approx(shares(tokens), abs=0.03)
-    assert shares(found) == pytest.approx([0.8, 0.9, 0.2], abs=0.06)
+    assert shares(found) == pytest.approx([0.8, 0.9, 0.2], abs=0.1)  # which 300 riffs have roughly
     assert set(np.unique(found)) == {50, 60}
 
 

@@ -1,0 +1,560 @@
+"""The comparison that all numbers come from: cheaters lose, real riffs pass, and what is printed says what was measured."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Here, SmallRun, assert_is_a_picture, assert_one_line, bytes_below, riff_bytes, small_songs
+
+import evaluate
+import evaluation
+import metrics
+import reports
+from baselines import TOKEN_BASELINES
+from config import HOLD, REST, TokenizerConfig
+from evaluation import HELD, METRICS, MODEL, TRAIN, Row, Study, compare, losses, passes, weighted_means, weighted_medians
+from midi_utils import is_legal
+from novelty import TrainingRiffs
+
+TOKENIZER = TokenizerConfig()
+MAJOR = np.array([0, 2, 4, 5, 7, 9, 11])
+NEIGHBOURS = {key for key in METRICS if key.startswith(("frechet", "precision", "recall", "density", "coverage"))}
+
+
+# ---------------------------------------------------------------- songs with a plan
+
+
+def song(seed: int, number: int, riffs: int) -> np.ndarray:
+    """Riffs of one song: one scale, one rhythm, a tune of a few steps, and a second bar that repeats the first but for its end."""
+    rng = np.random.default_rng([seed, number])
+    root = rng.integers(40, 50)
+    beat = rng.choice([2, 3, 4], p=[0.5, 0.2, 0.3])
+    starts = np.flatnonzero((np.arange(16) % beat == 0) | (rng.random(16) < 0.15))
+    rings = rng.random(len(starts)) < 0.6  # which notes last to the next one
+    found = []
+    for _ in range(riffs):
+        degrees = np.cumsum(rng.choice([-2, -1, 0, 1, 2], p=[0.1, 0.25, 0.25, 0.25, 0.15], size=len(starts)))
+        degrees += 4 - degrees[0]
+        second = degrees.copy()
+        second[-2:] += rng.integers(-1, 2, size=2)
+        second[-1] = degrees[0] if rng.random() < 0.5 else second[-1]
+        tokens = np.full(32, REST)
+        for bar, line in enumerate((degrees, second)):
+            for i, start in enumerate(starts):
+                stop = starts[i + 1] if i + 1 < len(starts) else 16
+                tokens[16 * bar + start : 16 * bar + (stop if rings[i] else start + 1)] = HOLD
+                tokens[16 * bar + start] = root + 12 * (line[i] // 7) + MAJOR[line[i] % 7]
+        found.append(tokens)
+    return np.unique(np.stack(found), axis=0)
+
+
+def songs(seed: int, numbers: range, riffs: int = 4) -> Row:
+    parts = [song(seed, number, riffs) for number in numbers]
+    tokens = np.concatenate(parts)
+    assert is_legal(tokens, TOKENIZER)
+    names = np.concatenate([[f"song {number}"] * len(part) for number, part in zip(numbers, parts, strict=True)])
+    return Row(tokens, np.full(len(tokens), 100.0), names)
+
+
+def drawn(tokens: np.ndarray, bpm: float = 100.0) -> Row:
+    return Row(tokens, np.full(len(tokens), bpm))
+
+
+def jittered(tokens: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Training riffs with two notes a semitone or a tone off."""
+    riffs = tokens[rng.integers(len(tokens), size=count)].copy()
+    for riff in riffs:
+        some = rng.choice(np.flatnonzero((riff != REST) & (riff != HOLD)), size=2)
+        riff[some] += rng.choice([-2, -1, 1, 2], size=2)
+    return riffs
+
+
+def make_study(seed: int = 0, train: range = range(24), held: range = range(24, 44), count: int = 100, **more: Row) -> Study:
+    """`more` are rows besides those of all cheaters; the model's riffs are of other songs of the same kind, one of each."""
+    learnt, rng = songs(seed, train), np.random.default_rng(seed)
+    rows = {MODEL: drawn(np.concatenate([song(seed, 1000 + i, 1) for i in range(count)]))}
+    rows |= {name: drawn(make(learnt.tokens, TOKENIZER, count, rng)) for name, make in TOKEN_BASELINES.items()}
+    rows["token jitter"] = drawn(jittered(learnt.tokens, count, rng))
+    known = TrainingRiffs(learnt.tokens, [""] * len(learnt.tokens), TOKENIZER)
+    return Study(f"study {seed}", TOKENIZER, learnt, songs(seed, held), known, rows | more)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def results(study: Study) -> dict[str, Any]:
+    return compare([study])
+
+
+def same(one: Any, other: Any) -> bool:
+    return json.dumps(evaluate.plain(one)) == json.dumps(evaluate.plain(other))
+
+
+def few(study: Study, **changes: Any) -> Study:
+    """The study with the rows of the model and of one rival only, to be quick."""
+    return dataclasses.replace(study, **{"rows": {name: study.rows[name] for name in (MODEL, "shuffled")}, **changes})
+
+
+# ---------------------------------------------------------------- who passes
+
+
+def test_every_cheater_loses_somewhere(results: dict[str, Any]) -> None:
+    """Guards against a table that a cheater wins, and names where each is caught."""
+    found = losses(results)
+    assert set(found) == {MODEL, *TOKEN_BASELINES, "token jitter"}
+    assert {"scale_consistency", "groove_consistency", "mmd", "frechet", "precision"} <= set(found["unigram"])
+    assert {"groove_consistency", "mmd", "frechet"} <= set(found["Markov"])
+    assert {"groove_consistency", "mmd", "frechet"} <= set(found["shuffled"])
+    assert {"nearest_distance", "shared_run", "copies", "repeated"} <= set(found[TRAIN])
+    assert "nearest_distance" in found["token jitter"]
+
+
+def test_each_cheater_passes_where_it_was_made_to(results: dict[str, Any]) -> None:
+    """Guards against cheaters that are caught because they are badly made: what they copy is right."""
+    found = losses(results)
+    for name in ("unigram", "shuffled", TRAIN):
+        assert "rest_ratio" not in found[name], name
+    assert not {"pitch_range", "restrike_share", "groove_consistency", "mmd", "precision"} & set(found[TRAIN])
+    assert results["rest_ratio"]["blind_to"] and TRAIN in results["mmd"]["blind_to"]
+
+
+def test_fresh_riffs_of_the_same_kind_pass_on_nearly_everything(results: dict[str, Any]) -> None:
+    """Guards against bands that real riffs of other songs do not reach."""
+    assert len(losses(results)[MODEL]) <= 2, losses(results)[MODEL]
+    assert len(results) >= 22
+
+
+def test_bands_verdicts_and_rivals_agree(results: dict[str, Any]) -> None:
+    words = {
+        "inside": ("inside the human band", ("below the human band", "above the human band")),
+        "at most": ("as close as real riffs", ("further than real riffs",)),
+        "at least": ("as good as real riffs", ("short of real riffs",)),
+        "none": ("none", ("some",)),
+    }
+    seen = set()
+    for key, metric in results.items():
+        assert metric["band"] == metric["rows"][HELD]["interval"]
+        good, bad = words[metric["rule"]]
+        for name, row in metric["rows"].items():
+            low, high = row["interval"]
+            assert low <= high
+            if name == HELD:
+                assert row["passes"] and row["verdict"] == "the band itself"
+                continue
+            assert row["passes"] == passes(metric["rule"], row["value"], metric["band"]), (key, name)
+            assert row["verdict"] == good if row["passes"] else row["verdict"].removesuffix(" (may be chance)") in bad
+            if row["verdict"].startswith(("below", "above")):
+                assert (row["value"] < metric["band"][0]) == row["verdict"].startswith("below")
+            seen.add(row["verdict"])
+        assert metric["blind_to"] == [name for name, row in metric["rows"].items() if row["passes"] and name not in (HELD, MODEL)]
+    assert len(seen) >= 8
+
+
+def test_rules_by_hand() -> None:
+    band = (1.0, 2.0)
+    assert [passes("inside", x, band) for x in (0.9, 1.0, 2.0, 2.1)] == [False, True, True, False]
+    assert [passes("at most", x, band) for x in (0.9, 2.0, 2.1)] == [True, True, False]
+    assert [passes("at least", x, band) for x in (0.9, 1.0, 2.1)] == [False, True, True]
+    assert [passes("none", x, band) for x in (0.0, 0.1)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "chance", "words"),
+    [
+        ("inside", 1.5, (0.0, 9.0), "inside the human band"),
+        ("inside", 2.5, (2.1, 2.9), "above the human band"),
+        ("inside", 2.5, (1.9, 3.1), "above the human band (may be chance)"),
+        ("inside", 2.5, (0.5, 4.5), "above the human band (may be chance)"),  # wider than the band
+        ("inside", 0.5, (0.2, 0.9), "below the human band"),
+        ("at most", 2.5, (1.9, 3.1), "further than real riffs (may be chance)"),
+        ("at most", 2.5, (2.1, 3.1), "further than real riffs"),
+        ("at least", 0.5, (0.4, 1.0), "short of real riffs (may be chance)"),
+        ("at least", 0.5, (0.4, 0.6), "short of real riffs"),
+        ("none", 3.0, (0.0, 5.0), "some"),
+        ("inside", float("nan"), (0.0, 1.0), "cannot be told"),
+    ],
+)
+def test_verdicts_by_hand(rule: Any, value: float, chance: tuple[float, float], words: str) -> None:
+    assert evaluation.verdict(evaluation.Metric("", rule, ""), value, (1.0, 2.0), chance) == words
+
+
+# ---------------------------------------------------------------- what the numbers are
+
+
+def test_values_are_means_over_riffs_and_bands_the_bootstrap_over_songs(study: Study, results: dict[str, Any]) -> None:
+    """The weighted draws give what drawing the songs themselves gives."""
+    fast = np.where(study.held.song == "song 24", 200.0, 100.0)
+    again = compare([few(study, held=dataclasses.replace(study.held, bpm=fast))])
+    measures = {
+        "rest_ratio": metrics.rest_ratio(study.held.tokens),
+        "restrike_share": metrics.restrike_share(study.held.tokens, TOKENIZER),
+        "groove_consistency": metrics.groove_consistency(study.held.tokens, TOKENIZER),
+        "note_density": metrics.note_density(study.held.tokens, TOKENIZER, fast),
+    }
+    group = np.unique(study.held.song, return_inverse=True)[1]
+    for key, values in measures.items():
+        low, high = metrics.bootstrap_interval(values, group, resamples=4000)
+        assert again[key]["rows"][HELD]["value"] == pytest.approx(values.mean())
+        assert again[key]["band"] == pytest.approx((low, high), abs=0.2 * (high - low)), key
+    jitter = study.rows["token jitter"].tokens
+    nearest = study.known.nearest(jitter)
+    for key, value in {
+        "pitch_range": metrics.pitch_range(jitter, TOKENIZER).mean(),
+        "ngram_repetition": metrics.ngram_repetition(jitter, TOKENIZER).mean(),
+        "nearest_distance": np.median(nearest.distance),
+        "shared_run": nearest.shared_run.mean(),
+        "copies": 1000 * nearest.copy.mean(),
+        "repeated": 1000 * (1 - metrics.distinct_share(jitter)),
+    }.items():
+        assert results[key]["rows"]["token jitter"]["value"] == pytest.approx(value), key
+    assert results["copies"]["rows"][TRAIN]["value"] == 1000
+
+
+def test_weighted_means_and_medians_by_repeating() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=9), rng.integers(0, 4, size=(50, 9)).astype(float)
+    values[4] = np.nan
+    for found, row in zip(weighted_means(values, weights), weights, strict=True):
+        assert found == pytest.approx(np.nanmean(np.repeat(values, row.astype(int))))
+    values[4] = 0.1
+    for found, row in zip(weighted_medians(values, weights), weights, strict=True):
+        some = np.sort(np.repeat(values, row.astype(int)))
+        assert found == some[(len(some) - 1) // 2]
+    assert np.isnan(weighted_means(values, np.zeros((1, 9)))[0]) and np.isnan(weighted_medians(values, np.zeros((1, 9)))[0])
+    assert np.isnan(weighted_means(np.full(2, np.nan), np.ones((1, 2)))[0])
+
+
+def test_distances_of_the_held_out_line_are_those_of_the_training_riffs(study: Study, results: dict[str, Any]) -> None:
+    """The floor of a distance is what real riffs have: the same as for a row that is the training riffs, songs and all."""
+    again = compare([few(study, rows={MODEL: study.train})])
+    for key in ("mmd", "pitch_consistency", "pitch_variance", "duration_consistency", "duration_variance"):
+        rows = again[key]["rows"]
+        assert rows[MODEL]["value"] == rows[HELD]["value"] == results[key]["rows"][HELD]["value"]
+        assert rows[MODEL]["interval"] == rows[HELD]["interval"]
+    assert again["frechet"]["rows"][MODEL]["value"] == pytest.approx(again["frechet"]["rows"][HELD]["value"], rel=0.1)  # random subsets
+
+
+def test_latents_are_a_second_pair_of_eyes(study: Study) -> None:
+    """With a way to encode, each distance is measured in that space too: here one that sees nothing but the first token."""
+
+    def encode(tokens: np.ndarray) -> np.ndarray:
+        return tokens[:, :1] + 0.01 * tokens[:, 1:2].astype(float)
+
+    found = compare([few(study, encode=encode)])
+    assert set(found) == set(METRICS)
+    shuffled = {name: found[key]["rows"]["shuffled"]["value"] for name, key in (("own", "mmd"), ("latent", "mmd_latent"))}
+    assert shuffled["own"] != shuffled["latent"]
+    assert {"mmd_latent", "frechet_latent"} == set(found) - set(compare([few(study)]))
+
+
+# ---------------------------------------------------------------- several studies
+
+
+def test_several_studies_are_means_and_draw_shared_songs_together(study: Study) -> None:
+    """Guards against a band that becomes narrow because the same songs were counted twice."""
+    short = few(study)
+    once, twice = compare([short]), compare([short, short])
+    for key, metric in twice.items():
+        for name, row in metric["rows"].items():
+            assert row["value"] == once[key]["rows"][name]["value"] and len(row["each"]) == 2
+            assert row["interval"] == pytest.approx(once[key]["rows"][name]["interval"], nan_ok=True), (key, name)
+        assert metric["blind_to"] == once[key]["blind_to"]
+    renamed = {
+        part: dataclasses.replace(row, song=np.char.add(row.song, "'")) for part, row in (("train", study.train), ("held", study.held))
+    }
+    other = dataclasses.replace(short, rows={**short.rows, MODEL: short.rows["shuffled"]}, **renamed)
+    apart = compare([short, other])
+
+    def width(found: dict[str, Any], key: str) -> float:
+        return found[key]["band"][1] - found[key]["band"][0]
+
+    for key in ("rest_ratio", "notes_per_bar", "pitch_class_entropy", "groove_consistency"):
+        assert width(apart, key) < 0.85 * width(once, key)  # twice as many songs: narrower by a root of two
+        rows = apart[key]["rows"]
+        assert rows[MODEL]["each"] == [once[key]["rows"][MODEL]["value"], once[key]["rows"]["shuffled"]["value"]]
+        assert rows[MODEL]["value"] == pytest.approx(np.mean(rows[MODEL]["each"]))
+
+
+def test_studies_of_other_rows_cannot_be_put_together(study: Study) -> None:
+    with pytest.raises(ValueError, match="different rows"):
+        compare([study, few(study)])
+
+
+def test_the_same_seed_gives_the_same_numbers(study: Study) -> None:
+    short = few(study)
+    first, again, other = compare([short]), compare([copy.deepcopy(short)]), compare([short], seed=1)
+    assert same(first, again) and not same(first, other)
+    for key, metric in first.items():
+        if key not in NEIGHBOURS:  # those are means over random subsets
+            assert metric["rows"][MODEL]["value"] == pytest.approx(other[key]["rows"][MODEL]["value"]), key
+
+
+# ---------------------------------------------------------------- little to go by
+
+
+def test_silence_is_measured_where_it_can_be_and_passes_nowhere_else(study: Study) -> None:
+    """Guards against warnings, crashes and verdicts out of nothing: riffs without notes, and riffs of a single one."""
+    single = np.full((12, 32), REST)
+    single[:, 0] = np.arange(40, 52)
+    rows = {MODEL: drawn(np.zeros((12, 32), dtype=np.int64)), "single notes": drawn(single)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare([few(study, rows=rows)])
+        reports.text_table(found), reports.markdown_table(found), reports.verdict_lines(found), reports.losers(found)
+        reports.picture(found["pitch_range"]).savefig(io.BytesIO())
+    for key in ("pitch_range", "pitch_class_entropy", "restrike_share", "ngram_repetition", "scale_consistency", "ends_at_home"):
+        row = found[key]["rows"][MODEL]
+        assert np.isnan(row["value"]) and np.isnan(row["interval"]).all()
+        assert (row["passes"], row["verdict"]) == (False, "cannot be told")
+    assert found["rest_ratio"]["rows"][MODEL]["value"] == 1.0
+    assert found["pitch_range"]["rows"]["single notes"]["value"] == 0.0
+    assert found["rest_ratio"]["rows"]["single notes"]["value"] == 31 / 32
+    json.dumps(evaluate.plain(found), allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_silent_held_out_riffs_leave_the_others_to_compare_with(study: Study) -> None:
+    tokens = study.held.tokens.copy()
+    tokens[::3] = REST
+    found = compare([few(study, held=dataclasses.replace(study.held, tokens=tokens))])
+    known = metrics.pitch_range(tokens, TOKENIZER)
+    assert found["pitch_range"]["rows"][HELD]["value"] == pytest.approx(np.nanmean(known))
+    assert found["pitch_range"]["rows"][MODEL]["verdict"] != "cannot be told"
+
+
+def some_of(row: Row, count: int) -> Row:
+    return Row(row.tokens[:count], row.bpm[:count], None if row.song is None else row.song[:count])
+
+
+def test_sets_too_small_for_neighbours_leave_those_metrics_out(study: Study) -> None:
+    """Guards against a traceback over few held-out riffs: of a row, of one study among several, of the training riffs."""
+    size = evaluation.NEIGHBOURS
+    for changes in ({"held": some_of(study.held, size)}, {"train": some_of(study.train, size)}):
+        small = few(study, **changes)
+        found = compare([small])
+        assert not NEIGHBOURS & set(found) and {"rest_ratio", "mmd", "nearest_distance"} <= set(found)
+        for together in ([small, few(study)], [few(study), small]):
+            assert not NEIGHBOURS & set(compare(together))
+    found = compare([few(study, rows={MODEL: some_of(study.rows[MODEL], size), "shuffled": study.rows["shuffled"]})])
+    assert MODEL not in found["precision"]["rows"] and {HELD, "shuffled"} <= set(found["precision"]["rows"])
+    assert set(losses(found)) == {MODEL, "shuffled"} and "precision" not in losses(found)[MODEL]
+    assert reports.verdict_lines(found) and reports.losers(found)
+    lines = reports.markdown_table(found).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert reports.text_table(found)
+
+
+# ---------------------------------------------------------------- reports
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (float("nan"), "-"), (0.0, "0"), (-0.0, "0"), (1.0, "1"), (0.1234, "0.123"), (9.8765, "9.877"),
+        (12.345, "12.35"), (-12.5, "-12.50"), (99.999, "100.00"), (123.4, "123"), (1000.0, "1000"), (1234567.8, "1234568"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, text: str) -> None:
+    assert reports.number(value) in (text, "12.35", "12.34") if value == 12.345 else reports.number(value) == text
+
+
+def test_the_text_table_marks_what_fails_and_nothing_else(results: dict[str, Any]) -> None:
+    head, *lines = reports.text_table(results).splitlines()
+    assert len(lines) == len(results) and len({len(line) for line in (head, *lines)}) == 1  # in columns
+    for line, metric in zip(lines, results.values(), strict=True):
+        assert line.startswith(metric["label"])
+        assert line.count("!") == sum(not row["passes"] for row in metric["rows"].values())
+        cells = line.split()[-len(metric["rows"]) :]
+        assert [cell.endswith("!") for cell in cells] == [not row["passes"] for row in metric["rows"].values()]
+        assert [cell.rstrip("!") for cell in cells] == [reports.number(row["value"]) for row in metric["rows"].values()]
+
+
+def test_the_markdown_is_a_table_and_bold_where_it_fails(results: dict[str, Any]) -> None:
+    head, rule, *lines = reports.markdown_table(results).splitlines()
+    names = [name for name in next(iter(results.values()))["rows"] if name != HELD]
+    assert set(rule) == {"|", "-"}
+    assert {line.count("|") for line in (head, rule, *lines)} == {len(names) + 3}
+    for line, metric in zip(lines, results.values(), strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[0] == metric["label"] and cells[1] == reports.band_words(metric)
+        for cell, name in zip(cells[2:], names, strict=True):
+            assert cell.startswith("**") == (not metric["rows"][name]["passes"])
+            assert (" to " in cell) == (name == MODEL)
+
+
+def test_the_verdict_lines_name_the_rivals_that_pass_as_well(results: dict[str, Any]) -> None:
+    for line, metric in zip(reports.verdict_lines(results).splitlines(), results.values(), strict=True):
+        assert line.startswith(metric["label"] + ":") and metric["rows"][MODEL]["verdict"] in line
+        also = [] if line.endswith("none of the rivals") else line.split("blind to: ")[1].split(", ")
+        assert also == [reports.SHORT.get(name, name) for name in metric["blind_to"]]
+    for name, keys in losses(results).items():
+        line = next(line for line in reports.losers(results).splitlines() if line.startswith(reports.SHORT.get(name, name)))
+        assert f"fails {len(keys):2d} of {len(results)}:" in line
+
+
+@pytest.mark.parametrize("key", ["rest_ratio", "mmd", "precision", "copies"])
+def test_a_picture_of_each_rule_shows_something(key: str, results: dict[str, Any], tmp_path: Path) -> None:
+    reports.picture(results[key]).savefig(tmp_path / "a.png")
+    assert_is_a_picture(tmp_path / "a.png")
+
+
+# ---------------------------------------------------------------- evaluate.py
+
+
+FLAGS = ["--num-outputs", "12", "--sampling-steps", "5", "--threads", "1", "--device", "cpu"]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """metrics.json, which must not hold NaN: that is no JSON."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    return json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def judged(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What evaluate.py wrote about a run, and said."""
+    import contextlib
+
+    folder, said = tmp_path_factory.mktemp("judged"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert evaluate.main([str(small_run.folder), *FLAGS, "--output-dir", str(folder)]) == 0
+    return folder, said.getvalue()
+
+
+def test_a_run_is_judged_beside_all_its_rivals(judged: tuple[Path, str], small_run: SmallRun) -> None:
+    folder, said = judged
+    record = read(folder)
+    assert record["runs"] == [str(small_run.folder)] and record["riffs"] == 12
+    rows = {MODEL, "N(0, I) prior", "one Gaussian", "Gaussian mixture", "nearest-neighbour jitter", "held-out, autoencoded"}
+    assert set(record["metrics"]) == set(METRICS)
+    for metric in record["metrics"].values():
+        assert set(metric["rows"]) == rows | {HELD} | set(TOKEN_BASELINES)
+    assert record["metrics"]["copies"]["rows"][TRAIN]["value"] == 1000
+    assert set(record["models"][0]["vae"]) == {"train", "held out"} and record["models"][0]["mixture_components"] >= 1
+    assert "nan" not in said.lower() and all(metric.label[:28] in said for metric in METRICS.values())
+    names = set(bytes_below(folder))
+    assert names == {"metrics.json", "metrics.md"} | {f"{key}.png" for key in METRICS}
+    for key in METRICS:
+        assert_is_a_picture(folder / f"{key}.png")
+    table = [line for line in (folder / "metrics.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == len(METRICS) + 2 and len({line.count("|") for line in table}) == 1
+
+
+def test_the_same_run_judged_again_gives_the_same_file(judged: tuple[Path, str], small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against numbers from a clock or an unseeded generator; and nothing is written to the run itself."""
+    before = set(bytes_below(small_run.folder))
+    result = here("evaluate", str(small_run.folder), *FLAGS, "--output-dir", str(tmp_path), "--no-pictures")
+    assert (result.code, result.err) == (0, "")
+    assert set(bytes_below(tmp_path)) == {"metrics.json", "metrics.md"}
+    assert (tmp_path / "metrics.json").read_bytes() == (judged[0] / "metrics.json").read_bytes()
+    assert (tmp_path / "metrics.md").read_bytes() == (judged[0] / "metrics.md").read_bytes()
+    assert set(bytes_below(small_run.folder)) == before
+
+
+def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Riffs of generate.py by the training folder: each counted once, though they stand in the long file too."""
+    from config import LONG_FILE
+
+    made = tmp_path / "made"
+    flags = ["--run-dir", str(small_run.folder), "--sampling-steps", "5", "--threads", "1", "--num-outputs", "9"]
+    assert here("generate", *flags, "--output-dir", str(made)).code == 0
+    assert (made / LONG_FILE).exists()
+    folders = ["--generated", str(made), "--reference", str(small_run.songs), "--num-outputs", "20"]
+    result = here("evaluate", *folders)
+    assert (result.code, result.err) == (0, "")
+    assert f"{made}: 9 riffs of 9 files, 1 files refused" in result.out
+    record = read(made / "evaluation")
+    assert record["riffs"] == 9 and "models" not in record
+    assert set(record["metrics"]) == {key for key in METRICS if not key.endswith("_latent")}
+    assert set(record["metrics"]["mmd"]["rows"]) == {HELD, MODEL, *TOKEN_BASELINES}
+    for key in record["metrics"]:
+        assert (made / "evaluation" / f"{key}.png").exists()
+    assert here("evaluate", *folders, "--output-dir", str(tmp_path / "again"), "--no-pictures").code == 0
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (made / "evaluation" / "metrics.json").read_bytes()
+
+
+def test_three_riffs_can_be_judged(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against a traceback over a folder that is smaller than its neighbours."""
+    small_songs(tmp_path / "made", songs=1, phrases=3)
+    result = here("evaluate", "--generated", str(tmp_path / "made"), "--reference", str(small_run.songs), "--no-pictures")
+    assert (result.code, result.err) == (0, "")
+    record = read(tmp_path / "made" / "evaluation")
+    assert record["riffs"] == 3 and MODEL not in record["metrics"]["precision"]["rows"]
+
+
+def test_of_many_riffs_a_choice_is_judged_at_its_own_tempos(tmp_path: Path, small_run: SmallRun) -> None:
+    """Guards against riffs that are given the tempo of others."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for i in range(30):
+        (made / f"a_{i:02d}.mid").write_bytes(riff_bytes([40 + i, *[HOLD] * 31], tempos=((0.0, 100.0 + i),)))
+    options = evaluate.Evaluate(generated=str(made), reference=str(small_run.songs), num_outputs=10)
+    row = evaluate.study_of_folders(options).rows[MODEL]
+    assert len(row.tokens) == len(row.bpm) == 10
+    np.testing.assert_allclose(row.bpm, 60 + row.tokens[:, 0], rtol=1e-4)
+    assert row.tokens[:, 0].max() > 50  # not the first ten
+
+
+def test_evaluate_dry_run_writes_nothing(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = here("evaluate", "--seed", "17", "--dry-run")
+    assert result.code == 0 and "seed: 17" in result.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--generated", "{songs}"], ["--generated and --reference go together"]),
+        (["--reference", "{songs}"], ["--generated and --reference go together"]),
+        (["{run}", "--generated", "{songs}", "--reference", "{songs}"], ["not both"]),
+        (["{none}"], ["{none}", "train_vae.py"]),
+        (["--run-dir", "{none}"], ["{none}", "train_vae.py"]),
+        (["--preset", "nope"], ["--preset nope"]),
+        (["{run}", "--num-outputs", "3"], ["--num-outputs 3"]),
+        (["{run}", "--temperature", "-1"], ["--temperature -1"]),
+        (["--generated", "{none}", "--reference", "{songs}"], ["{none}", "no such folder"]),
+        (["--generated", "{songs}", "--reference", "{empty}"], ["{empty}", "no .mid"]),
+        (["--generated", "{songs}", "--reference", "{one song}"], ["{one song}", "two songs"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_bad_option_of_evaluate_is_one_line(flags: list[str], words: list[str], small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    (tmp_path / "empty").mkdir()
+    small_songs(tmp_path / "one", songs=1, phrases=4)
+    names = {"songs": small_run.songs, "run": small_run.folder, "none": tmp_path / "none", "empty": tmp_path / "empty"}
+    names["one song"] = tmp_path / "one"
+    before = set(bytes_below(small_run.folder.parent)) | set(bytes_below(tmp_path))
+
+    def filled(word: str) -> str:
+        return word.format_map(names)
+
+    assert_one_line(
+        here("evaluate", *map(filled, flags), *([] if "--num-outputs" in flags else ["--num-outputs", "10"])),
+        "evaluate",
+        *map(filled, words),
+    )
+    assert set(bytes_below(small_run.folder.parent)) | set(bytes_below(tmp_path)) == before
+
+
+def test_a_run_that_held_nothing_out_is_one_line(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    common = ["--preset", "riff_2bar_tiny", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--steps", "1"]
+    sizes = ["--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
+    assert here("train_vae", *common, *sizes, "--data", str(small_run.songs), "--holdout", "0").code == 0
+    assert here("train_diffusion", *common, "--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20").code == 0
+    assert_one_line(here("evaluate", str(tmp_path / "run"), *FLAGS), "evaluate", str(tmp_path / "run"), "held out", "--holdout")
+    assert not (tmp_path / "run" / "evaluation").exists()
