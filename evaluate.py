@@ -27,6 +27,7 @@ from config import (
     PRESETS,
     VAE_FILE,
     DataConfig,
+    Generate,
     RunConfig,
     SampleConfig,
     TokenizerConfig,
@@ -98,7 +99,7 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
     from checkpoints import load_diffusion, load_same_riffs, load_vae, training_riffs
     from config import VAETrainConfig
     from latents import latent_table, prior_tokens
-    from sampling import decode, reconstruct, sample_riffs
+    from sampling import decode, reconstruct, sample_original_riffs, sample_riffs
     from training import choose_device
     from vae_figures import final_figures
 
@@ -120,7 +121,9 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
     def encode(tokens: np.ndarray) -> np.ndarray:
         return latent_table(vae, tokens, device).mu.double().numpy()
 
-    rows = {MODEL: sample_riffs(vae, diffusion, seeds, sample, pitch_range)[0]}
+    known = training_riffs(content, vae.tokenizer)
+    drawn, attempts, _ = sample_original_riffs(vae, diffusion, seeds, sample, known, Generate.max_copy, pitch_range)
+    rows = {MODEL: drawn[attempts >= 0]}  # what generate.py would write
     rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
     trained_on = latent_table(vae, prior_tokens(riff_data, 4096, 0, seed), device)  # as the diffusion model saw them
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(trained_on.mu.shape), dtype=np.float32))
@@ -138,7 +141,8 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
         **{k: v for k, v in content["options"]["train"].items() if k in {f.name for f in dataclasses.fields(VAETrainConfig)}}
     )
     facts = {"vae": final_figures(vae, riff_data, trained, device), "mixture_components": components, "step": content["step"]}
-    return Study(str(folder), vae.tokenizer, train, held, training_riffs(content, vae.tokenizer), made, encode, facts)
+    facts["drawn_again"] = int((attempts != 0).sum())
+    return Study(str(folder), vae.tokenizer, train, held, known, made, encode, facts)
 
 
 # ---------------------------------------------------------------- two folders
@@ -226,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     record: dict[str, Any] = {"runs": [study.name for study in studies], "riffs": count, "seed": options.run.seed}
     record |= {"settings": dataclasses.asdict(options.sample), "metrics": results}
     if not options.generated:
-        print("\n" + vae_table(studies))
+        again = ", ".join(str(study.facts["drawn_again"]) for study in studies)
+        print(f"\ndrawn again because they were copies, as generate.py does: {again} of {options.num_outputs}\n\n{vae_table(studies)}")
         record["models"] = [study.facts for study in studies]
     markdown = f"{reports.markdown_table(results)}\n\nBold: not a value that real riffs have.\n"
     text = json.dumps(plain(record), indent=1) + "\n"

@@ -133,9 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents"
         )
         if not np.isnan(human):
-            print(
-                f"      a riff lies {human:.3f} from the nearest one of another song (median); new riffs shall not lie closer, nor be copies"
-            )
+            print(f"      riffs lie {human:.3f} from the nearest of another song (median): new ones shall not lie closer, nor be copies")
 
     # ---- model, optimizer, averaged weights
     torch.manual_seed(run.seed)

@@ -15,6 +15,7 @@ import torch
 
 import checkpoints
 from checkpoints import (
+    BASE_NAME,
     DIFFUSION_KIND,
     FORMAT,
     VAE_KIND,
@@ -26,6 +27,7 @@ from checkpoints import (
     load_vae,
     read_checkpoint,
     save_checkpoint,
+    training_riffs,
     weights_hash,
 )
 from config import DiffusionConfig, TokenizerConfig, TrainVAE, UserError, VAEConfig, preset_options
@@ -351,3 +353,22 @@ def test_keep_aside_takes_the_first_free_number(tmp_path: Path) -> None:
     path.write_text("four")
     keep_aside(path)
     assert {p.name[-1]: p.read_text() for p in tmp_path.iterdir()} == {"1": "one", "2": "four", "3": "three"}
+
+
+# ---------------------------------------------------------------- the riffs that the weights have seen
+
+
+def test_known_riffs_come_back_with_those_of_the_model_before(vae_file: Path) -> None:
+    """Guards against a copy of the base model's riffs that counts as new, and a prefix for every generation."""
+    other = np.array([[70, 128, 75, *[0] * 13]])
+    first = known_riffs(RIFFS, ["a bar 1", "b bar 1"])
+    second = known_riffs(other, ["c bar 1"], first)
+    third = known_riffs(RIFFS[1:], ["b bar 1"], second)
+    assert second["names"] == ["c bar 1", f"{BASE_NAME}a bar 1", f"{BASE_NAME}b bar 1"]
+    assert third["names"] == ["b bar 1", f"{BASE_NAME}c bar 1", f"{BASE_NAME}a bar 1", f"{BASE_NAME}b bar 1"]
+    save_checkpoint(vae_file, {**vae_content(new_vae()), "known": third})
+    known = training_riffs(read_checkpoint(vae_file, VAE_KIND), TOKENIZER)
+    nearest = known.nearest(np.concatenate([other + 1 * (other > 0) * (other < 128), RIFFS]))
+    assert [known.names[i] for i in nearest.index] == [f"{BASE_NAME}c bar 1", f"{BASE_NAME}a bar 1", "b bar 1"]
+    assert nearest.copy.all()
+    assert torch.equal(third["tokens"], torch.from_numpy(np.concatenate([RIFFS[1:], other, RIFFS])).to(torch.uint8))

@@ -445,3 +445,59 @@ def test_a_file_name_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
     assert data.rows[0].file.encode() and data.rows[0].riffs == 1
     save_table(data, tmp_path / "table.csv")
     assert summary(data)
+
+
+# ---------------------------------------------------------------- fewer riffs, names, and riffs that were generated
+
+
+def test_fewer_riffs_are_whole_songs_of_a_larger_choice(tmp_path: Path) -> None:
+    """Guards against a learning curve whose points differ in more than how much was learnt from."""
+    folder = small_songs(tmp_path / "songs", songs=8, phrases=4)
+    everything = load(folder, holdout=0.2)
+    before: set[str] = set()
+    for most in (1, 3, 8, 9, 15, 1000):
+        some = load(folder, holdout=0.2, most_riffs=most)
+        assert np.array_equal(some.held_out_tokens, everything.held_out_tokens)
+        assert len(some.train_tokens) == min(most, len(everything.train_tokens))
+        assert before < set(some.train_names) <= set(everything.train_names) and len(some.names) == len(set(some.names))
+        before = set(some.train_names)
+        whole = [list(some.train_song).count(i) for i in set(some.train_song.tolist())]
+        assert sorted(whole)[1:] == [4] * (len(whole) - 1)  # song by song: one at most is cut
+        left_out = [row for row in some.rows if not row.riffs]
+        assert len(left_out) == len(everything.tokens) - len(some.tokens)
+        assert all((row.reason, row.detail) == ("over --most-riffs", f"{most} riffs were asked for") for row in left_out)
+        assert sum(row.riffs for row in some.rows) == len(some.tokens)
+        assert summary(some)
+    assert some.fingerprint == everything.fingerprint != load(folder, holdout=0.2, most_riffs=9).fingerprint
+    others = [load(folder, holdout=0.0, most_riffs=8, split_seed=seed) for seed in range(4)]
+    assert len({tuple(data.names) for data in others}) > 1  # which ones is the split's seed to say
+
+
+def test_a_file_may_be_used_in_part(write: Write, tmp_path: Path) -> None:
+    write("a_1.mid", tune(0) + [(at + 8, n, p) for at, n, p in tune(1)])
+    data = load(tmp_path, holdout=0.0, most_riffs=1)
+    assert data.names == ["a_1.mid bar 1"] and [row.riffs for row in data.rows] == [1]
+
+
+def test_names_and_songs_line_up_with_the_riffs(write: Write, tmp_path: Path) -> None:
+    """Guards against a nearest training riff of another name."""
+    write("b_2.mid", tune(3))
+    write("a_1.mid", tune(0) + [(at + 8, n, p) for at, n, p in tune(1)])
+    write("sub/c_1.mid", tune(2))
+    for options in ({"holdout": 0.0}, {"holdout": 0.4}, {"holdout": 0.4, "most_riffs": 1}):
+        data = load(tmp_path, **options)
+        first = {"a_1.mid bar 1": 0, "a_1.mid bar 3": 1, "sub/c_1.mid bar 1": 2, "b_2.mid bar 1": 3}
+        songs = {"a_1.mid bar 1": "a", "a_1.mid bar 3": "a", "sub/c_1.mid bar 1": "c", "b_2.mid bar 1": "b"}
+        for name, tokens, number in zip(data.names, data.tokens, data.song, strict=True):
+            assert tokens[0] == tune(first[name])[0][2] and data.songs[number] == songs[name]
+        assert len(data.train_names) == len(data.train_tokens)
+        assert [name for name, out in zip(data.names, data.held_out, strict=True) if not out] == data.train_names
+
+
+def test_riffs_that_were_generated_can_be_read_to_be_judged(write: Write, tmp_path: Path) -> None:
+    """Nothing is a duplicate then, for repeats are to be counted; the long file only says everything again."""
+    for name, seed in (("riff_1.mid", 0), ("riff_2.mid", 0), ("generated_riff_long.mid", 1)):
+        write(name, tune(seed)).with_suffix(".json").write_text('{"sha256": "0"}')
+    data = load_riffs(DataConfig(data=str(tmp_path), holdout=0.0), TOKENIZER, generated=True)
+    assert data.names == ["riff_1.mid bar 1", "riff_2.mid bar 1"]
+    assert [(row.file, row.reason) for row in data.rows if not row.riffs] == [("generated_riff_long.mid", "long file")]

@@ -49,6 +49,8 @@ def song(seed: int, number: int, riffs: int) -> np.ndarray:
         tokens = np.full(32, REST)
         for bar, line in enumerate((degrees, second)):
             for i, start in enumerate(starts):
+                if bar and rng.random() < 0.1:
+                    continue  # the repeat leaves out a note now and then
                 stop = starts[i + 1] if i + 1 < len(starts) else 16
                 tokens[16 * bar + start : 16 * bar + (stop if rings[i] else start + 1)] = HOLD
                 tokens[16 * bar + start] = root + 12 * (line[i] // 7) + MAJOR[line[i] % 7]
@@ -77,7 +79,7 @@ def jittered(tokens: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     return riffs
 
 
-def make_study(seed: int = 0, train: range = range(24), held: range = range(24, 44), count: int = 100, **more: Row) -> Study:
+def make_study(seed: int, train: range = range(60), held: range = range(60, 84), count: int = 120, **more: Row) -> Study:
     """`more` are rows besides those of all cheaters; the model's riffs are of other songs of the same kind, one of each."""
     learnt, rng = songs(seed, train), np.random.default_rng(seed)
     rows = {MODEL: drawn(np.concatenate([song(seed, 1000 + i, 1) for i in range(count)]))}
@@ -89,7 +91,7 @@ def make_study(seed: int = 0, train: range = range(24), held: range = range(24, 
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    return make_study()
+    return make_study(1)
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +127,23 @@ def test_each_cheater_passes_where_it_was_made_to(results: dict[str, Any]) -> No
     found = losses(results)
     for name in ("unigram", "shuffled", TRAIN):
         assert "rest_ratio" not in found[name], name
-    assert not {"pitch_range", "restrike_share", "groove_consistency", "mmd", "precision"} & set(found[TRAIN])
+    assert not {"scale_consistency", "groove_consistency", "mmd", "precision", "density"} & set(found[TRAIN])
     assert results["rest_ratio"]["blind_to"] and TRAIN in results["mmd"]["blind_to"]
 
 
-def test_fresh_riffs_of_the_same_kind_pass_on_nearly_everything(results: dict[str, Any]) -> None:
-    """Guards against bands that real riffs of other songs do not reach."""
-    assert len(losses(results)[MODEL]) <= 2, losses(results)[MODEL]
-    assert len(results) >= 22
+def test_fresh_riffs_of_the_same_kind_pass_on_nearly_everything() -> None:
+    """Guards against bands that real riffs of other songs do not reach. A band is an interval of the held-out songs alone, so that
+    by chance about one metric in ten is missed; in most of these cases the verdict says so."""
+    missed, told, chance = 0, 0, 0
+    for seed in range(5):
+        study = make_study(seed)
+        found = compare([dataclasses.replace(study, rows={MODEL: study.rows[MODEL]})])
+        verdicts = [metric["rows"][MODEL]["verdict"] for metric in found.values() if not metric["rows"][MODEL]["passes"]]
+        missed, told = missed + len(verdicts), told + len(found)
+        chance += sum("may be chance" in words for words in verdicts)
+        assert not {"copies", "repeated", "nearest_distance"} & set(losses(found)[MODEL])
+    assert missed <= 0.15 * told and told == 5 * 24
+    assert chance >= 0.5 * missed
 
 
 def test_bands_verdicts_and_rivals_agree(results: dict[str, Any]) -> None:
@@ -194,7 +205,7 @@ def test_verdicts_by_hand(rule: Any, value: float, chance: tuple[float, float], 
 
 def test_values_are_means_over_riffs_and_bands_the_bootstrap_over_songs(study: Study, results: dict[str, Any]) -> None:
     """The weighted draws give what drawing the songs themselves gives."""
-    fast = np.where(study.held.song == "song 24", 200.0, 100.0)
+    fast = np.where(study.held.song == "song 60", 200.0, 100.0)
     again = compare([few(study, held=dataclasses.replace(study.held, bpm=fast))])
     measures = {
         "rest_ratio": metrics.rest_ratio(study.held.tokens),
@@ -344,8 +355,8 @@ def test_sets_too_small_for_neighbours_leave_those_metrics_out(study: Study) -> 
         small = few(study, **changes)
         found = compare([small])
         assert not NEIGHBOURS & set(found) and {"rest_ratio", "mmd", "nearest_distance"} <= set(found)
-        for together in ([small, few(study)], [few(study), small]):
-            assert not NEIGHBOURS & set(compare(together))
+    for together in ([small, few(study)], [few(study), small]):
+        assert not NEIGHBOURS & set(compare(together))
     found = compare([few(study, rows={MODEL: some_of(study.rows[MODEL], size), "shuffled": study.rows["shuffled"]})])
     assert MODEL not in found["precision"]["rows"] and {HELD, "shuffled"} <= set(found["precision"]["rows"])
     assert set(losses(found)) == {MODEL, "shuffled"} and "precision" not in losses(found)[MODEL]
@@ -474,15 +485,14 @@ def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: P
     assert here("generate", *flags, "--output-dir", str(made)).code == 0
     assert (made / LONG_FILE).exists()
     folders = ["--generated", str(made), "--reference", str(small_run.songs), "--num-outputs", "20"]
-    result = here("evaluate", *folders)
+    result = here("evaluate", *folders, "--no-pictures")
     assert (result.code, result.err) == (0, "")
     assert f"{made}: 9 riffs of 9 files, 1 files refused" in result.out
     record = read(made / "evaluation")
     assert record["riffs"] == 9 and "models" not in record
     assert set(record["metrics"]) == {key for key in METRICS if not key.endswith("_latent")}
     assert set(record["metrics"]["mmd"]["rows"]) == {HELD, MODEL, *TOKEN_BASELINES}
-    for key in record["metrics"]:
-        assert (made / "evaluation" / f"{key}.png").exists()
+    assert set(bytes_below(made / "evaluation")) == {"metrics.json", "metrics.md"}
     assert here("evaluate", *folders, "--output-dir", str(tmp_path / "again"), "--no-pictures").code == 0
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (made / "evaluation" / "metrics.json").read_bytes()
 
@@ -490,7 +500,9 @@ def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: P
 def test_three_riffs_can_be_judged(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
     """Guards against a traceback over a folder that is smaller than its neighbours."""
     small_songs(tmp_path / "made", songs=1, phrases=3)
-    result = here("evaluate", "--generated", str(tmp_path / "made"), "--reference", str(small_run.songs), "--no-pictures")
+    result = here(
+        "evaluate", "--generated", str(tmp_path / "made"), "--reference", str(small_run.songs), "--no-pictures", "--num-outputs", "20"
+    )
     assert (result.code, result.err) == (0, "")
     record = read(tmp_path / "made" / "evaluation")
     assert record["riffs"] == 3 and MODEL not in record["metrics"]["precision"]["rows"]
@@ -509,21 +521,14 @@ def test_of_many_riffs_a_choice_is_judged_at_its_own_tempos(tmp_path: Path, smal
     assert row.tokens[:, 0].max() > 50  # not the first ten
 
 
-def test_evaluate_dry_run_writes_nothing(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = here("evaluate", "--seed", "17", "--dry-run")
-    assert result.code == 0 and "seed: 17" in result.out
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--generated", "{songs}"], ["--generated and --reference go together"]),
         (["--reference", "{songs}"], ["--generated and --reference go together"]),
         (["{run}", "--generated", "{songs}", "--reference", "{songs}"], ["not both"]),
-        (["{none}"], ["{none}", "train_vae.py"]),
-        (["--run-dir", "{none}"], ["{none}", "train_vae.py"]),
+        (["{none}", "--threads", "1"], ["{none}", "train_vae.py"]),
+        (["--run-dir", "{none}", "--threads", "1"], ["{none}", "train_vae.py"]),
         (["--preset", "nope"], ["--preset nope"]),
         (["{run}", "--num-outputs", "3"], ["--num-outputs 3"]),
         (["{run}", "--temperature", "-1"], ["--temperature -1"]),

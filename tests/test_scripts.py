@@ -23,6 +23,7 @@ from conftest import Here, Result, assert_is_a_picture, assert_one_line, bytes_b
 
 import check_midi
 import config
+import evaluate
 import generate
 import train_diffusion
 import train_vae
@@ -33,7 +34,7 @@ from midi_utils import TICKS_PER_BEAT, tokens_to_notes
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {module.__name__: module for module in (train_vae, train_diffusion, generate, check_midi, visualize_tokens)}
+SCRIPTS = {module.__name__: module for module in (train_vae, train_diffusion, generate, evaluate, check_midi, visualize_tokens)}
 COMMON = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu"]
 SIZES = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6", "--batch-size", "8", "--steps", "25"]
 DENOISER = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20", "--batch-size", "16", "--steps", "25"]
@@ -57,7 +58,7 @@ class Chain(NamedTuple):
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """All five scripts in order on 12 small riffs, each in its own process."""
+    """The scripts of the chain in order on 12 small riffs, each in its own process."""
     folder = tmp_path_factory.mktemp("chain")
     songs, run = small_songs(folder / "songs"), folder / "run"
     where = ["--run-dir", str(run)]
@@ -132,7 +133,7 @@ def test_help_answers(script: str, here: Here, monkeypatch: pytest.MonkeyPatch) 
     assert "--run-dir" in result.out and (SCRIPTS[script].__doc__ or "") != ""
 
 
-@pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "generate"])
+@pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "generate", "evaluate"])
 def test_dry_run_prints_the_options_and_writes_nothing(script: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = here(script, "--preset", "riff_2bar_tiny", "--seed", "17", "--dry-run")
@@ -354,15 +355,15 @@ def test_a_bad_option_of_generate_is_one_line(flags: Sequence[str], text: str, r
     assert bytes_below(run) == before
 
 
-@pytest.mark.parametrize("script", ["train_diffusion", "generate", "visualize_tokens", "check_midi"])
+@pytest.mark.parametrize("script", ["train_diffusion", "generate", "evaluate", "visualize_tokens", "check_midi"])
 def test_a_missing_run_is_one_line_that_says_what_to_run_first(script: str, tmp_path: Path, here: Here) -> None:
     flags = ["--preset", "riff_2bar_tiny", "--run-dir", str(tmp_path / "none")]
-    flags += ["samples"] if script == "visualize_tokens" else []
+    flags += {"visualize_tokens": ["samples"], "check_midi": []}.get(script, ["--threads", "1"])
     assert_one_line(here(script, *flags), script, str(tmp_path / "none"), "generate.py" if script == "check_midi" else "train_vae.py")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("script", ["train_diffusion", "generate", "visualize_tokens"])
+@pytest.mark.parametrize("script", ["train_diffusion", "generate", "evaluate", "visualize_tokens"])
 @pytest.mark.parametrize("damage", ["kind", "truncated", "empty", "bare"])
 def test_a_bad_checkpoint_is_one_line(script: str, damage: str, run: Path, here: Here) -> None:
     """Guards against a traceback out of torch.load, and a run that starts over what it could not read."""
@@ -375,7 +376,8 @@ def test_a_bad_checkpoint_is_one_line(script: str, damage: str, run: Path, here:
     else:
         path.write_bytes(data[: len(data) // 2 if damage == "truncated" else 0])
     before = bytes_below(run)
-    result = here(script, "--preset", "riff_2bar_tiny", "--run-dir", str(run))
+    threads = [] if script == "visualize_tokens" else ["--threads", "1"]
+    result = here(script, "--preset", "riff_2bar_tiny", "--run-dir", str(run), *threads)
     assert_one_line(result, script, VAE_FILE)
     assert bytes_below(run) == before
 

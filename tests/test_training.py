@@ -321,6 +321,22 @@ def test_a_fine_tuned_run_resumes_without_the_file_it_started_from(finished: Pat
     assert VAE.run(tmp_path / "run", songs, "--init-from", str(base), "--steps", "12") == 0
 
 
+def test_a_fine_tuned_model_knows_the_riffs_of_both(finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a copy of what the base model learnt that counts as new; a resume keeps the list."""
+    base = read_checkpoint(finished / VAE_FILE, VAE_KIND)["known"]
+    assert base["names"] == load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), TokenizerConfig()).train_names
+    other = small_songs(tmp_path / "songs", songs=6, phrases=2)
+    run, flags = tmp_path / "run", ["--init-from", str(finished / VAE_FILE), "--holdout", "0.3"]
+    assert VAE.run(run, other, *flags) == 0
+    known = read_checkpoint(run / VAE_FILE, VAE_KIND)["known"]
+    own = read_checkpoint(run / VAE_FILE, VAE_KIND)["data"]["riffs"]
+    assert known["names"][own:] == [f"base model: {name}" for name in base["names"]] and 0 < own < 12
+    assert torch.equal(known["tokens"][own:], base["tokens"])
+    assert VAE.run(run, other, *flags, "--steps", "12") == 0
+    for file in (VAE.best, VAE.last):
+        assert same(read_checkpoint(run / file, VAE_KIND)["known"], known)
+
+
 def test_other_latents_on_resume_are_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
     """Guards against a normalisation that belongs to other latents."""
     shutil.copytree(finished, tmp_path / "run")
