@@ -123,6 +123,8 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
 
     known = training_riffs(content, vae.tokenizer)
     drawn, attempts, _ = sample_original_riffs(vae, diffusion, seeds, sample, known, Generate.max_copy, pitch_range)
+    if (attempts < 0).all():
+        raise UserError(f"{folder}: every riff it draws is a copy of a training riff; there is nothing to judge")
     rows = {MODEL: drawn[attempts >= 0]}  # what generate.py would write
     rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
     trained_on = latent_table(vae, prior_tokens(riff_data, 4096, 0, seed), device)  # as the diffusion model saw them

@@ -174,10 +174,10 @@ def test_bands_verdicts_and_rivals_agree(results: dict[str, Any]) -> None:
 
 def test_rules_by_hand() -> None:
     band = (1.0, 2.0)
-    assert [passes("inside", x, band) for x in (0.9, 1.0, 2.0, 2.1)] == [False, True, True, False]
-    assert [passes("at most", x, band) for x in (0.9, 2.0, 2.1)] == [True, True, False]
-    assert [passes("at least", x, band) for x in (0.9, 1.0, 2.1)] == [False, True, True]
-    assert [passes("none", x, band) for x in (0.0, 0.1)] == [True, False]
+    assert [passes("inside", x, band) for x in (0.999, 1.0, 2.0, 2.001)] == [False, True, True, False]
+    assert [passes("at most", x, band) for x in (0.9, 2.0, 2.001)] == [True, True, False]
+    assert [passes("at least", x, band) for x in (0.999, 1.0, 2.1)] == [False, True, True]
+    assert [passes("none", x, band) for x in (0.0, 0.001)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,20 @@ def test_a_model_that_repeats_its_riff_is_refused_unless_copies_are_allowed(parr
     for record in records(tmp_path / "out").values():
         assert record["attempt"] == 0
         assert record["nearest"] == {"riff": "by heart bar 1", "distance": 0.0, "copied": 1.0, "shared_run": 32, "copy": True}
+
+
+def test_a_model_that_only_copies_cannot_be_judged(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against a traceback in evaluate.py, which judges what generate.py would write: nothing, here."""
+    from checkpoints import DIFFUSION_KIND, weights_hash
+    from config import DIFFUSION_FILE
+
+    vae, prior = (read_checkpoint(small_run.folder / name, kind) for name, kind in ((VAE_FILE, VAE_KIND), (DIFFUSION_FILE, DIFFUSION_KIND)))
+    for name, value in vae["weights"].items():
+        if name.startswith("decoder.output"):
+            value.zero_()
+    vae["weights"]["decoder.output_bias"][50] = 100.0
+    vae["known"] = known_riffs(np.full((1, TokenizerConfig().steps), 50), ["by heart bar 1"])
+    save_checkpoint(tmp_path / "run" / VAE_FILE, vae)
+    save_checkpoint(tmp_path / "run" / DIFFUSION_FILE, {**prior, "vae_hash": weights_hash(vae["weights"])})
+    result = here("evaluate", str(tmp_path / "run"), "--threads", "1", "--device", "cpu", "--num-outputs", "10")
+    assert_one_line(result, "evaluate", str(tmp_path / "run"), "copy")

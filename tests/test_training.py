@@ -26,10 +26,12 @@ import train_diffusion
 import train_vae
 import training
 import vae_figures
-from checkpoints import DIFFUSION_KIND, VAE_KIND, load_vae, read_checkpoint, save_checkpoint, weights_hash
-from config import DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, VAETrainConfig
+from checkpoints import DIFFUSION_KIND, VAE_KIND, load_diffusion, load_vae, read_checkpoint, save_checkpoint, training_riffs, weights_hash
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
 from latents import latent_table, prior_tokens
+from novelty import TrainingRiffs
+from sampling import sample_riffs
 
 torch.set_num_threads(1)
 
@@ -554,26 +556,35 @@ def test_the_best_vae_is_replaced_only_by_a_better_one(songs: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("human", "distances", "kept"),
+    ("human", "distances", "copying", "kept"),
     [
-        (0.3, [0.1, 0.5, 0.3, 0.29, 0.2], 6),  # the last that is not closer than people are, however far an earlier one is
-        (0.3, [0.4, 0.1, 0.1, 0.1, 0.35], 10),  # also after some that were
-        (0.3, [0.2, 0.1, 0.29, 0.1, 0.0], 2),  # none is: the first, so that there is one
-        (math.nan, [0.4, 0.0, 0.0, 0.0, 0.0], 10),  # a single song: the last
+        (0.3, [0.1, 0.5, 0.3, 0.29, 0.2], [], 6),  # the last that is not closer than people are, however far an earlier one is
+        (0.3, [0.4, 0.1, 0.1, 0.1, 0.35], [], 10),  # also after some that were
+        (0.3, [0.4, 0.5, 0.5, 0.5, 0.2], [6, 8], 4),  # one copy is enough to be passed over
+        (0.3, [0.2, 0.1, 0.29, 0.1, 0.5], [10], 2),  # none will do: the first, so that there is one
+        (math.nan, [0.4, 0.0, 0.0, 0.0, 0.0], [8, 10], 10),  # a single song: the last
     ],
 )
 def test_the_prior_that_is_kept_is_the_last_one_as_new_as_people(
-    human: float, distances: list[float], kept: int, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    human: float,
+    distances: list[float],
+    copying: list[int],
+    kept: int,
+    finished: Path,
+    songs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Guards against a prior that copies, in place of an earlier one that did not; also across a resume."""
     DIFFUSION.prepare(tmp_path, finished / VAE_FILE)
-    scores, hashes = iter(distances), []
+    scores, hashes = iter(zip((2, 4, 6, 8, 10), distances, strict=True)), []
 
-    def sampled_distance(vae: Any, model: nn.Module, *args: Any) -> float:
+    def sampled_novelty(vae: Any, model: nn.Module, *args: Any) -> dict[str, float]:
         hashes.append(weights_hash(model.state_dict()))
-        return next(scores)
+        step, distance = next(scores)
+        return {"distance": distance, "copies": int(step in copying)}
 
-    monkeypatch.setattr(train_diffusion, "sampled_distance", sampled_distance)
+    monkeypatch.setattr(train_diffusion, "sampled_novelty", sampled_novelty)
     monkeypatch.setattr(train_diffusion, "human_distance", lambda *args: human)
     with monkeypatch.context() as patch:
         patch.setattr(training, "StopRequest", stop_after(7))
@@ -584,6 +595,20 @@ def test_the_prior_that_is_kept_is_the_last_one_as_new_as_people(
     assert len(set(hashes)) == 5 and weights_hash(best["weights"]) == hashes[kept // 2 - 1]
     looks = [line for line in log_lines(tmp_path / DIFFUSION.log) if "distance" in line]
     assert [(line["step"], line["distance"]) for line in looks] == list(zip((2, 4, 6, 8, 10), distances, strict=True))
+
+
+def test_novelty_of_a_prior_is_that_of_what_it_draws(finished: Path) -> None:
+    """Guards against novelty against other riffs: riffs that are known are copies, of which none lies apart."""
+    vae, content = load_vae(finished / VAE_FILE)
+    model, _ = load_diffusion(finished / DIFFUSION_FILE, vae)
+    limits = (content["data"]["lowest"], content["data"]["highest"])
+    first = train_diffusion.EVALUATION_SEED
+    drawn, _ = sample_riffs(vae, model, range(first, first + train_diffusion.NOVELTY_SAMPLES), SampleConfig(), limits)
+    heard = TrainingRiffs(drawn, [""] * len(drawn), vae.tokenizer)
+    assert train_diffusion.sampled_novelty(vae, model, heard, limits) == {"distance": 0.0, "copies": len(drawn)}
+    known = training_riffs(content, vae.tokenizer)
+    found = train_diffusion.sampled_novelty(vae, model, known, limits)
+    assert found["distance"] == np.median(known.nearest(drawn).distance) > 0
 
 
 # ---------------------------------------------------------------- evaluation
@@ -658,7 +683,7 @@ def test_the_prior_sees_every_training_riff_in_its_own_key(songs: Path) -> None:
 
 def test_a_kl_near_zero_is_called_a_failed_run(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a collapsed posterior that nobody mentions."""
-    figures = dict.fromkeys(vae_figures._FIGURE_LABELS, 0.5)
+    figures = dict.fromkeys(vae_figures.FIGURE_LABELS, 0.5)
     train_vae.print_summary({"train": {**figures, "kl": 0.5}})
     assert "KL is near zero" in capsys.readouterr().out
     train_vae.print_summary({"train": {**figures, "kl": 5.0}})
@@ -878,7 +903,7 @@ def test_a_closed_pipe_does_not_end_a_training(songs: Path, tmp_path: Path) -> N
     flags = [*COMMON, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, *PACE, "--log-interval", "1"]
     process = subprocess.Popen([sys.executable, "-u", "train_vae.py", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
-    while b"step" not in process.stdout.readline():
+    while not process.stdout.readline().startswith(b"step"):
         pass
     process.stdout.close()
     process.wait(timeout=60)
