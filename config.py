@@ -331,7 +331,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
 FINE_TUNING: dict[str, Any] = {
-    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 0.3,
+    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 1.0,
     "train_run.eval_interval": 25,
 }  # fmt: skip
 
