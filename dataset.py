@@ -312,8 +312,9 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig, generated: bool = F
         row.held_out = bool(out)
     if data.most_riffs:
         kept = held_out | some_songs(songs, song, ~held_out, data.most_riffs, data.split_seed)
-        for row in {id(row): row for row, keep in zip(owners, kept, strict=True) if not keep}.values():
-            row.riffs = sum(keep for owner, keep in zip(owners, kept, strict=True) if owner is row)
+        left = Counter(id(row) for row, keep in zip(owners, kept, strict=True) if keep)
+        for row in {id(row): row for row in owners}.values():
+            row.riffs = left[id(row)]
             if not row.riffs:
                 row.refuse("over --most-riffs", f"{data.most_riffs} riffs were asked for")
         riffs, owners = ([x for x, keep in zip(some, kept, strict=True) if keep] for some in (riffs, owners))

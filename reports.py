@@ -45,7 +45,7 @@ def text_table(results: Mapping[str, Any]) -> str:
         cells = []
         for name in names:
             row = metric["rows"].get(name)
-            cells.append("-" if row is None else number(row["value"]) + ("" if row["passes"] else "!"))
+            cells.append("-" if row is None else number(row["value"]) + "!" * (row["passes"] is False))
         lines.append(f"{metric['label'][:30]:31s}{band_words(metric):>16s}" + "".join(f"{cell:>10s}" for cell in cells))
     return "\n".join(lines)
 
@@ -87,7 +87,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
             if row is None:
                 cells.append("")
                 continue
-            shown = number(row["value"]) if row["passes"] else f"**{number(row['value'])}**"
+            shown = f"**{number(row['value'])}**" if row["passes"] is False else number(row["value"])
             low, high = row["interval"]
             cells.append(shown + (f" ({number(low)} to {number(high)})" if name == MODEL else ""))
         lines.append(f"| {metric['label']} | {band_words(metric)} | " + " | ".join(cells) + " |")
@@ -107,7 +107,7 @@ def picture(metric: Mapping[str, Any]) -> Figure:
     if not np.isnan(ends).any():
         axes.axvspan(*ends, color=BAND, lw=0 if ends[0] < ends[1] else 2)
     for y, (name, row) in enumerate(rows.items()):
-        color = OURS if name == MODEL else POINT if row["passes"] else FAILED
+        color = OURS if name == MODEL else FAILED if row["passes"] is False else POINT
         axes.plot(row["interval"], [y, y], color=color, lw=2, solid_capstyle="butt")
         axes.plot(row["each"], [y] * len(row["each"]), "|", color=color, ms=9)
         axes.plot([row["value"]], [y], "o", color=color, ms=6)

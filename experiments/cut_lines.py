@@ -73,7 +73,10 @@ def main(argv: Sequence[str]) -> int:
             counts["repeated" if key in seen else "kept"] += 1
             if key not in seen:
                 seen.add(key)
-                write_file(output_dir / f"{song}_{revision}-{place}.mid", riffs_to_midi([riff], tokenizer))
+                target = output_dir / f"{song}_{revision}-{place}.mid"
+                if target.exists():
+                    raise UserError(f"{path}: another file of its name was cut before; rename one of them, and begin with an empty folder")
+                write_file(target, riffs_to_midi([riff], tokenizer))
         refused = {reason: n for reason, n in counts.items() if reason not in COLUMNS}
         shown = "; ".join(f"{n} {reason}" for reason, n in sorted(refused.items()))
         row = [counts[key] for key in ("lines", "windows", "kept", "repeated")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
@@ -23,6 +24,11 @@ def commands() -> list[str]:
     return sorted({line.split("  #")[0].split("        ")[0].strip() for line in lines if re.match(r"(python|make|torchrun) ", line)})
 
 
+@functools.cache
+def asked_for_help(script: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
 def test_the_readme_has_its_commands() -> None:
     found = commands()
     assert {"make riff", "make test", "python train_vae.py", "python generate.py"} <= set(found)
@@ -42,7 +48,7 @@ def test_command_exists(command: str) -> None:
     rest = words[1 + len(script) :]
     if script == ["config.py"]:
         return
-    done = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = asked_for_help(tuple(script))
     if script == ["-m", "experiments.round_trip"]:  # takes folders only
         assert not [word for word in rest if word.startswith("-")]
     else:
