@@ -151,11 +151,13 @@ class VAETrainConfig:
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
     dropout: float = 0.2  # dropout on embeddings and decoder outputs, 0 to below 1
     word_dropout: float = 0.1  # share of decoder inputs replaced by the start token, so that z must carry the riff
+    patience: int = 400  # stop when the held-out objective has not improved for so many steps; 0 goes on to the end
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
 
     def __post_init__(self) -> None:
         _check_training(self)
         _require(self.beta >= 0, f"--beta {self.beta}: give 0 or more")
+        _require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
         _require(self.beta_anneal >= 0, f"--beta-anneal {self.beta_anneal}: give 0 or more steps")
         _require(self.free_bits >= 0, f"--free-bits {self.free_bits}: give 0 or more bits")
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
@@ -185,7 +187,7 @@ class DiffusionTrainConfig:
     """How the denoiser is trained."""
 
     init_from: str = "none"  # checkpoint whose weights to start from, or none
-    steps: int = 2000  # optimizer steps in all
+    steps: int = 4000  # optimizer steps in all
     batch_size: int = 256  # latents per step, over all processes
     lr: float = 1e-3  # peak learning rate of Adam
     lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
@@ -288,7 +290,7 @@ class TrainDiffusion:
 
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
     data: str = ""  # folder of riffs; default: the one the VAE was trained on
-    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig())
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
     model: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
 

@@ -187,6 +187,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "options": training.plain_options(options),
         }
 
+    def given_up() -> bool:
+        """Whether the held-out songs have seen no improvement for too long; never with nothing held out."""
+        return bool(train.patience and best["step"] and riff_data.held_out.any() and step - best["step"] >= train.patience)
+
     def save_last() -> None:
         if processes.is_main:
             save_checkpoint(last_path, {**content(), "optimizer": optimizer.state_dict()})
@@ -195,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.train()
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
-        while step < train.steps:
+        while step < train.steps and not given_up():
             tokens = torch.from_numpy(augmented_batch(riff_data, stream, step, train.batch_size))
             draws = make_draws(model, train.batch_size, step, train, run.seed)
             tokens, draws = processes.share(tokens).to(device), draws.map(lambda x: processes.share(x).to(device))
@@ -219,23 +223,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                         save_checkpoint(best_path, content())
                     save_last()  # a model never stands without the state to go on from
             stopping = processes.any(stop.asked)
-            if step % run.save_interval == 0 or step == train.steps or stopping:
+            if step % run.save_interval == 0 or step == train.steps or stopping or given_up():
                 save_last()
             if stopping:
                 break
 
     # ---- summary
     del engine
-    if step < train.steps:
+    if step < train.steps and not given_up():
         print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()
         return 130
     if processes.is_main:
         load_weights(model, read_checkpoint(best_path, VAE_KIND)["weights"], best_path)
         print_summary(final_figures(model, riff_data, train, device))
-        print(
-            f"\n{best_path}: the model of step {best['step']}" + ("" if riff_data.held_out.any() else " (the last; nothing was held out)")
-        )
+        why = "" if riff_data.held_out.any() else " (the last; nothing was held out)"
+        print(f"\n{best_path}: the model of step {best['step']}{why or f', best on the held-out songs of {step}'}")
     processes.close()
     return 0
 

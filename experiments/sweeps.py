@@ -3,9 +3,9 @@
     python -m experiments.sweeps curve [--seeds 0,1,2] [--workers 2]     8 to all riffs, from scratch and fine-tuned
     python -m experiments.sweeps beta                                    beta 0.003 to 1, fine-tuned on all riffs
 
-Every point is a run of the train scripts and of evaluate.py with their defaults, but for what is swept; seed S also picks split
-S of the songs. Runs are kept in runs/sweeps and taken from there when the command is given again. Prints tables and
-draws docs/learning_curve.png or docs/beta_sweep.png.
+Every point is a run of the train scripts and of evaluate.py with their defaults, but for what is swept (and 1000 steps for the
+priors of the learning curve); seed S also picks split S of the songs. Runs are kept in runs/sweeps and taken from there when the
+command is given again. Prints tables and draws docs/learning_curve.png or docs/beta_sweep.png.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from config import FINE_TUNING, UserError, run_script
+from config import UserError, run_script
 from evaluation import HELD, MODEL
 from files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (8, 16, 32, 64, 0)  # riffs to train on; 0 is all of them
 BETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-DEFAULT_BETA = FINE_TUNING["train_vae.beta"]
+SHORT_PRIOR = ("--steps", "1000")  # of the learning curve: enough to see how new and how silent the riffs are
 START = {"from scratch": ["--init-from", "none"], "fine-tuned": []}
 COLORS = {"from scratch": "#8fa9c0", "fine-tuned": "#d1603d"}
 
 
-def run_point(folder: Path, seed: int, flags: Sequence[str], riffs: int) -> dict[str, Any]:
+def run_point(folder: Path, seed: int, flags: Sequence[str], prior: Sequence[str], riffs: int) -> dict[str, Any]:
     """Train and judge one run, unless it is there. -> its metrics.json"""
     found = folder / "evaluation" / "metrics.json"
     if not found.exists():
         common = ["--run-dir", str(folder), "--threads", "1", "--seed", str(seed)]
         commands = [
             ["train_vae.py", *common, "--split-seed", str(seed), "--restart", *flags],
-            ["train_diffusion.py", *common, "--restart"],
+            ["train_diffusion.py", *common, "--restart", *prior],
             ["evaluate.py", *common, "--num-outputs", str(riffs), "--no-pictures"],
         ]
         for command in commands:
@@ -91,7 +91,7 @@ def curve(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: i
     points = {
         (start, size): [
             pool.submit(run_point, folder / f"{start.replace(' ', '-')}_{size or 'all'}_seed{seed}", seed,
-                        [*flags, "--most-riffs", str(size)] if size else flags, riffs)
+                        [*flags, "--most-riffs", str(size)] if size else flags, SHORT_PRIOR, riffs)
             for seed in seeds
         ]
         for size in SIZES for start, flags in START.items()
@@ -125,8 +125,8 @@ def curve(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: i
 def beta(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: int) -> None:
     jobs = {
         value: [
-            pool.submit(run_point, folder / (f"beta{value:g}_seed{seed}" if value != DEFAULT_BETA else f"fine-tuned_all_seed{seed}"), seed,
-                        ["--beta", str(value)] if value != DEFAULT_BETA else [], riffs)
+            pool.submit(run_point, folder / f"beta{value:g}_seed{seed}", seed,
+                        ["--beta", str(value)], [], riffs)
             for seed in seeds
         ]
         for value in BETAS

@@ -494,14 +494,13 @@ def test_a_file_that_is_no_music_is_one_line(tmp_path: Path, run: Path, here: He
 def test_the_experiments_run(chain: Chain) -> None:
     """Guards against tables in the README that nobody can make again."""
     flags = {
-        "sample_statistics": ["--run-dir", str(chain.run), "--samples", "70"],
         "rest_penalty": ["--run-dir", str(chain.run), "--samples", "8", "--steps", "3"],
         "round_trip": [str(chain.songs)],
     }
-    said = {"sample_statistics": "70 samples", "rest_penalty": "| one shot, argmax |", "round_trip": "12 windows identical"}
+    said = {"rest_penalty": "| one shot, argmax |", "round_trip": "12 windows identical"}
     for name, arguments in flags.items():
         command = [sys.executable, "-m", f"experiments.{name}", *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert said[name] in done.stdout, done.stderr
         assert "Traceback" not in done.stderr
-        assert done.returncode in ((0, 1) if name == "sample_statistics" else (0,))  # a model of few steps need not be in the band
+        assert done.returncode == 0

@@ -555,6 +555,22 @@ def test_the_best_vae_is_replaced_only_by_a_better_one(songs: Path, tmp_path: Pa
     assert weights_hash(best["weights"]) == hashes[1]
 
 
+@pytest.mark.parametrize(("patience", "ends"), [(3, 5), (4, 6), (0, 10), (100, 10)])
+def test_training_stops_early_and_stays_stopped(
+    patience: int, ends: int, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Best at step 2, looked at after every step; the state to resume from is that of the stop, and running again changes nothing."""
+    real, scores = train_vae.evaluate, iter([5.0, 3.0])
+    monkeypatch.setattr(train_vae, "evaluate", lambda *args, **kwargs: {**real(*args, **kwargs), "objective": next(scores, 9.0)})
+    flags = ["--eval-interval", "1", "--patience", str(patience)]
+    assert VAE.run(tmp_path, songs, *flags) == 0
+    assert (VAE.state(tmp_path)["step"], VAE.state(tmp_path)["best"]["step"]) == (ends, 2)
+    assert "the model of step 2" in capsys.readouterr().out
+    before = bytes_of(tmp_path)
+    assert VAE.run(tmp_path, songs, *flags) == 0
+    assert bytes_of(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("human", "distances", "copying", "kept"),
     [
