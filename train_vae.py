@@ -188,8 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
 
     def given_up() -> bool:
-        """Whether the held-out songs have seen no improvement for too long; never with nothing held out."""
-        return bool(train.patience and best["step"] and riff_data.held_out.any() and step - best["step"] >= train.patience)
+        """Whether the held-out songs have seen no improvement for too long, up to the last look at them."""
+        last_look = step - step % run.eval_interval
+        return bool(train.patience and best["step"] and riff_data.held_out.any() and last_look - best["step"] >= train.patience)
 
     def save_last() -> None:
         if processes.is_main:
