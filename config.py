@@ -146,7 +146,7 @@ class VAETrainConfig:
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
-    beta: float = 0.1  # weight of the KL term; light, because the diffusion model is the prior
+    beta: float = 0.1  # weight of the KL term; light from scratch, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
     dropout: float = 0.2  # dropout on embeddings and decoder outputs, 0 to below 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +50,11 @@ class Evaluate:
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders to put together; none: --run-dir
     preset: str = "riff_2bar"  # which run to judge, if no folder is given
+    data: str = ""  # folder of the riffs the run was trained on; default: where it was
     generated: str = ""  # folder of MIDI riffs to judge instead of a model's
     reference: str = ""  # folder of MIDI riffs to judge them by
     num_outputs: int = 1000  # riffs of each row
-    output_dir: str = ""  # where to write; default: evaluation/ in the (first) run folder, or in the folder of --generated
+    output_dir: str = ""  # where to write; default: evaluation/ in the run folder, in runs/ for several, or in the folder of --generated
     pictures: bool = True  # draw one picture for each metric
     run: RunConfig = field(default_factory=RunConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -99,14 +101,14 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
     from checkpoints import load_diffusion, load_same_riffs, load_vae, training_riffs
     from config import VAETrainConfig
     from latents import latent_table, prior_tokens
-    from sampling import decode, reconstruct, sample_original_riffs, sample_riffs
+    from sampling import decode, reconstruct, sample_riffs
     from training import choose_device
     from vae_figures import final_figures
 
     device = choose_device(options.run.device)
     vae, content = load_vae(folder / VAE_FILE, str(device))
-    diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
-    riff_data = load_same_riffs(content, vae.tokenizer, "", folder / VAE_FILE)
+    diffusion, its_content = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
+    riff_data = load_same_riffs(content, vae.tokenizer, options.data, folder / VAE_FILE)
     if riff_data.held_out.sum() < LEAST_HELD:
         raise UserError(f"{folder}: no riffs were held out to compare with; train on two songs or more, with --holdout above 0")
     count, seed, sample = options.num_outputs, options.run.seed, options.sample
@@ -122,12 +124,12 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
         return latent_table(vae, tokens, device).mu.double().numpy()
 
     known = training_riffs(content, vae.tokenizer)
-    drawn, attempts, _ = sample_original_riffs(vae, diffusion, seeds, sample, known, Generate.max_copy, pitch_range)
-    if (attempts < 0).all():
-        raise UserError(f"{folder}: every riff it draws is a copy of a training riff; there is nothing to judge")
-    rows = {MODEL: drawn[attempts >= 0]}  # what generate.py would write
+    prior = diffusion if sample.prior == "diffusion" else None
+    rows = {MODEL: sample_riffs(vae, prior, seeds, sample, pitch_range)[0]}  # first draws: copies count, as they do for the rivals
     rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
-    trained_on = latent_table(vae, prior_tokens(riff_data, 4096, 0, seed), device)  # as the diffusion model saw them
+    its = its_content["options"]
+    seen = {"latents": its["train"]["latents"], "transpose": its["train"]["prior_transpose"], "seed": its["run"]["seed"]}
+    trained_on = latent_table(vae, prior_tokens(riff_data, **seen)[:4096], device)  # riffs that the diffusion model saw
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(trained_on.mu.shape), dtype=np.float32))
     mixtures, components = gaussian_mixtures((trained_on.mu + trained_on.std * noise).numpy(), count, seed % 2**32)
     for number, (name, z) in enumerate(mixtures.items()):
@@ -143,7 +145,7 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
         **{k: v for k, v in content["options"]["train"].items() if k in {f.name for f in dataclasses.fields(VAETrainConfig)}}
     )
     facts = {"vae": final_figures(vae, riff_data, trained, device), "mixture_components": components, "step": content["step"]}
-    facts["drawn_again"] = int((attempts != 0).sum())
+    facts["drawn_again"] = int(known.nearest(rows[MODEL]).too_close(Generate.max_copy).sum())
     return Study(str(folder), vae.tokenizer, train, held, known, made, encode, facts)
 
 
@@ -168,12 +170,14 @@ def study_of_folders(options: Evaluate) -> Study:
     if reference.held_out.sum() < LEAST_HELD:
         raise UserError(f"{options.reference}: needs riffs of two songs or more (the part of a file name before _ is its song)")
     train, held = rows_of(reference, False), rows_of(reference, True)
-    known = TrainingRiffs(reference.train_tokens, reference.train_names, tokenizer)
+    names = np.array([reference.songs[i] for i in reference.song])
+    known = TrainingRiffs(reference.tokens, reference.names, tokenizer, names)  # copies of any of them count
     shown = np.sort(np.random.default_rng(options.run.seed).permutation(len(made.tokens))[: options.num_outputs])
     rows = {MODEL: Row(made.tokens[shown], np.array([made.riffs[i].bpm for i in shown]))}
     rivals = token_rivals(reference.train_tokens, tokenizer, options.num_outputs, options.run.seed)
     rows |= {name: Row(tokens, np.full(len(tokens), float(np.median(train.bpm)))) for name, tokens in rivals.items()}
-    return Study(options.generated, tokenizer, train, held, known, rows)
+    refused = Counter(row.reason for row in made.rows if not row.riffs)
+    return Study(options.generated, tokenizer, train, held, known, rows, facts={"refused": dict(refused)})
 
 
 # ---------------------------------------------------------------- main
@@ -219,11 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         choose_threads(options.run.threads)
         runs = [Path(run) for run in options.runs or [options.run.run_dir or f"runs/{options.preset}"]]
-        studies, folder = [study_of_run(run, options) for run in runs], Path(options.output_dir or runs[0] / "evaluation")
+        studies, folder = (
+            [study_of_run(run, options) for run in runs],
+            Path(options.output_dir or (runs[0] / "evaluation" if len(runs) == 1 else "runs/evaluation")),
+        )
     results = compare(studies, options.run.seed)
 
     count = len(studies[0].rows[MODEL].tokens)
-    held = sum(len(study.held.tokens) for study in studies)
+    held = ", ".join(str(len(study.held.tokens)) for study in studies)
     print(
         f"{', '.join(study.name for study in studies)}: {count} riffs a row, {held} held-out riffs; ! is not a value that real riffs have\n"
     )
@@ -231,10 +238,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{reports.verdict_lines(results)}\n\n{reports.losers(results)}")
     record: dict[str, Any] = {"runs": [study.name for study in studies], "riffs": count, "seed": options.run.seed}
     record |= {"settings": dataclasses.asdict(options.sample), "metrics": results}
+    record["models"] = [study.facts for study in studies]
     if not options.generated:
         again = ", ".join(str(study.facts["drawn_again"]) for study in studies)
-        print(f"\ndrawn again because they were copies, as generate.py does: {again} of {options.num_outputs}\n\n{vae_table(studies)}")
-        record["models"] = [study.facts for study in studies]
+        print(f"\ncopies that generate.py would draw again: {again} of {options.num_outputs}\n\n{vae_table(studies)}")
     markdown = f"{reports.markdown_table(results)}\n\nBold: not a value that real riffs have.\n"
     text = json.dumps(plain(record), indent=1) + "\n"
     write_files({folder / "metrics.json": text.encode(), folder / "metrics.md": markdown.encode()})

@@ -6,6 +6,7 @@ together: values are means over the studies, and every bootstrap draw takes the 
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from distances import frechet_distance, median_bandwidth, mmd, precision_recall_
 from novelty import TrainingRiffs
 
 RESAMPLES = 400  # bootstrap draws
+PARTINGS = 100  # random divisions of the real songs, whose distances are the band of distances
 SUBSETS = 40  # random subsets for distances that depend on the number of riffs
 MOST = 2000  # riffs of one row that distances between sets look at
 NEIGHBOURS = 5  # of precision, recall, density and coverage
@@ -91,24 +93,16 @@ class Study:
 
 @dataclass
 class Measured:
-    """A metric of a row: the value, and what it was in each bootstrap draw (or random subset).
-
-    Where a metric compares moments, several studies are put together by their moments, not by what each makes of its few riffs.
-    """
+    """A metric of a row: the value, and what it was in each bootstrap draw (or random subset)."""
 
     value: float
     draws: np.ndarray  # float64 [R]
-    moments: np.ndarray | None = None  # float64 [1 + R, 4]: mean and mean square of ours and of the real riffs; first without resampling
-    finish: Callable[[np.ndarray], np.ndarray] | None = None  # moments [..., 4] -> the metric
 
 
 def together(each: Sequence[Measured]) -> tuple[float, np.ndarray]:
     """A metric of several studies: its value and draws."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of NaN only is NaN
-        if each[0].finish is not None:
-            finished = each[0].finish(np.nanmean([m.moments for m in each], axis=0))
-            return float(finished[0]), finished[1:]
         return float(np.mean([m.value for m in each])), np.nanmean([m.draws for m in each], axis=0)
 
 
@@ -116,24 +110,35 @@ def together(each: Sequence[Measured]) -> tuple[float, np.ndarray]:
 
 
 class Songs:
-    """Bootstrap draws of songs, the same for every row and study that a song is in."""
+    """Bootstrap draws: whole songs, because riffs of one song resemble each other. A set of songs has the same draws wherever it stands."""
 
-    def __init__(self, studies: Sequence[Study], seed: int) -> None:
-        rows = [row for study in studies for row in (study.train, study.held)]
-        names = sorted({str(name) for row in rows if row.song is not None for name in row.song})
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-        draws = (
-            rng.multinomial(len(names), np.full(len(names), 1 / max(1, len(names))), size=RESAMPLES) if names else np.zeros((RESAMPLES, 0))
-        )
-        self._counts = {name: draws[:, i] for i, name in enumerate(names)}
+
+    def rng(self, names: Sequence[str]) -> np.random.Generator:
+        digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).digest()
+        return np.random.default_rng(np.random.SeedSequence([self.seed, int.from_bytes(digest[:8], "big")]))
 
     def weights(self, row: Row, number: int) -> np.ndarray:
         """How often each riff of a row counts in each draw. float64 [R, n]; riffs without songs are drawn one by one."""
-        if row.song is not None:
-            return np.stack([self._counts[str(name)] for name in row.song], axis=1).astype(float)
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 2, number]))
-        return rng.multinomial(len(row.tokens), np.full(len(row.tokens), 1 / len(row.tokens)), size=RESAMPLES).astype(float)
+        if row.song is None:
+            rng, places, count = (
+                np.random.default_rng(np.random.SeedSequence([self.seed, 2, number])),
+                np.arange(len(row.tokens)),
+                len(row.tokens),
+            )
+        else:
+            names, places = np.unique(row.song, return_inverse=True)
+            rng, count = self.rng([str(name) for name in names]), len(names)
+        return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)[:, places].astype(float)
+
+    def partings(self, train: Row, held: Row) -> list[np.ndarray]:
+        """Other divisions of the real riffs with as many songs held out. bool [n], True where held out; none without songs"""
+        if train.song is None or held.song is None:
+            return []
+        names, places = np.unique(np.concatenate([train.song, held.song]), return_inverse=True)
+        rng, size = self.rng(sorted({str(name) for name in held.song})), len(np.unique(held.song))
+        return [np.isin(places, rng.choice(len(names), size, replace=False)) for _ in range(PARTINGS)]
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -149,6 +154,10 @@ def weighted_medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     mass = np.cumsum(weights[:, order], axis=1)
     found = values[order][(mass >= mass[:, -1:] / 2).argmax(axis=1)]
     return np.where(mass[:, -1] > 0, found, np.nan)
+
+
+def lower_median(values: np.ndarray) -> float:
+    return float(weighted_medians(values, np.ones((1, len(values))))[0])
 
 
 # ---------------------------------------------------------------- one study
@@ -176,95 +185,126 @@ def per_riff_values(row: Row, tokenizer: TokenizerConfig) -> dict[str, np.ndarra
     }
 
 
-def moment_consistency(moments: np.ndarray) -> np.ndarray:
-    """Framewise consistency from moments [..., 4]."""
-    return metrics.closeness(moments[..., 0], moments[..., 2])
-
-
-def moment_variance(moments: np.ndarray) -> np.ndarray:
-    """Framewise variance from moments [..., 4]."""
-    ours, theirs = (np.maximum(moments[..., i + 1] - moments[..., i] ** 2, 0) for i in (0, 2))
-    return metrics.closeness(ours, theirs)
-
-
 def framewise(overlaps: np.ndarray, real: np.ndarray, weights: np.ndarray, real_weights: np.ndarray) -> tuple[Measured, Measured]:
     """Consistency and variance of a row, with their draws. overlaps: [n], real: [m], NaN where unknown; weights: [R, n], [R, m]"""
-    columns = []
+    means, variances = [], []
     for values, drawn in ((overlaps, weights), (real, real_weights)):
-        counted = np.concatenate([np.ones((1, len(values))), drawn])
-        columns += [weighted_means(values, counted), weighted_means(values**2, counted)]
-    moments = np.stack(columns, axis=1)
-    consistency, variance = moment_consistency(moments), moment_variance(moments)
-    return (
-        Measured(float(consistency[0]), consistency[1:], moments, moment_consistency),
-        Measured(float(variance[0]), variance[1:], moments, moment_variance),
-    )
+        counted = np.concatenate([np.ones((1, len(values))), drawn])  # first without resampling
+        means.append(weighted_means(values, counted))
+        variances.append(np.maximum(weighted_means(values**2, counted) - means[-1] ** 2, 0))
+    consistency, variance = metrics.closeness(*means), metrics.closeness(*variances)
+    return Measured(float(consistency[0]), consistency[1:]), Measured(float(variance[0]), variance[1:])
 
 
-def cloud_distances(
-    points: np.ndarray, real: np.ndarray, row: Row, held: Row, weights: np.ndarray, real_weights: np.ndarray, seed: int
-) -> dict[str, Measured]:
-    """MMD, Frechet distance, precision, recall, density and coverage of two clouds of points, [n, D] and [m, D]; of MOST points each."""
-    bandwidth = median_bandwidth(real)
-    value = mmd(points, real, bandwidth, row.song, held.song)
-    results = {"mmd": Measured(float(value[0]), mmd(points, real, bandwidth, row.song, held.song, weights, real_weights))}
-    size, rng = min(len(points), len(real)), np.random.default_rng(seed)
+def equal_subsets(points: np.ndarray, real: np.ndarray, times: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Distances that depend on the number of points, on random subsets of equal size. float64 [times] each; none with few points"""
+    size = min(len(points), len(real))
     if size <= NEIGHBOURS:
-        return results
+        return {}
     found: dict[str, list[float]] = {"frechet": []}
-    for _ in range(SUBSETS):
+    for _ in range(times):
         some, others = (x[rng.choice(len(x), size, replace=False)] for x in (points, real))
         found["frechet"].append(frechet_distance(some, others))
         for name, share in precision_recall_density_coverage(some, others, NEIGHBOURS).items():
             found.setdefault(name, []).append(share)
-    return results | {name: Measured(float(np.mean(values)), np.array(values)) for name, values in found.items()}
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def cloud_distances(
+    points: np.ndarray, real: np.ndarray, row: Row, held: Row, weights: Sequence[np.ndarray], seed: int
+) -> dict[str, Measured]:
+    """MMD, Frechet distance, precision, recall, density and coverage of a row's points [n, D] and the held-out riffs' [m, D]."""
+    bandwidth = median_bandwidth(real)
+    value = mmd(points, real, bandwidth, row.song, held.song)
+    results = {"mmd": Measured(float(value[0]), mmd(points, real, bandwidth, row.song, held.song, *weights))}
+    subsets = equal_subsets(points, real, SUBSETS, np.random.default_rng(seed))
+    return results | {name: Measured(float(values.mean()), values) for name, values in subsets.items()}
+
+
+def real_distances(
+    points: np.ndarray, real: np.ndarray, train: Row, held: Row, partings: Sequence[np.ndarray], seed: int
+) -> dict[str, Measured]:
+    """The same between real riffs: the value is that of the training riffs, the draws are those of other divisions of the songs."""
+    bandwidth, rng = median_bandwidth(real), np.random.default_rng(seed)
+    values = {"mmd": mmd(points, real, bandwidth, train.song, held.song)} | equal_subsets(points, real, SUBSETS, rng)
+    if not partings:
+        return {name: Measured(float(each.mean()), np.array([np.nan])) for name, each in values.items()}
+    every, song = np.concatenate([points, real]), np.concatenate([train.song, held.song])  # type: ignore[list-item]
+    draws: dict[str, list[float]] = {name: [] for name in values}
+    for out in partings:
+        a, b = every[~out], every[out]
+        found = {"mmd": mmd(a, b, bandwidth, song[~out], song[out])} | equal_subsets(a, b, 1, rng)
+        for name in draws:
+            draws[name].append(float(found[name][0]) if name in found else np.nan)
+    return {name: Measured(float(each.mean()), np.array(draws[name])) for name, each in values.items()}
+
+
+def real_framewise(train: np.ndarray, held: np.ndarray, partings: Sequence[np.ndarray]) -> tuple[Measured, Measured]:
+    """Framewise consistency and variance of training against held-out riffs, and of other divisions. train, held: overlaps, NaN unknown"""
+    values, every = [], np.concatenate([train, held])
+    for a, b in [(train, held), *((every[~out], every[out]) for out in partings)]:
+        values.append([metrics.closeness(np.nanmean(a), np.nanmean(b)), metrics.closeness(np.nanvar(a), np.nanvar(b))])
+    table = np.array(values, dtype=float)
+    draws = table[1:] if partings else np.full((1, 2), np.nan)
+    return Measured(float(table[0, 0]), draws[:, 0]), Measured(float(table[0, 1]), draws[:, 1])
 
 
 def measure(study: Study, songs: Songs) -> dict[str, dict[str, Measured]]:
     """Every metric of every row, the held-out riffs first; metric -> row -> value and draws.
 
-    A distance needs two sets: the line of the held-out riffs tells how far the training riffs are from them, the floor that real
-    riffs have among themselves.
+    A distance needs two sets: the line of the held-out riffs tells how far the training riffs are from them, and its draws how far
+    real riffs are from real riffs when the songs are divided another way.
     """
     tokenizer, held, train = study.tokenizer, study.held, study.train
-    half_bar = tokenizer.steps_per_bar // 2
-    real_overlaps = metrics.framewise_overlap(held.tokens, tokenizer, half_bar, half_bar)
-    real_weights = songs.weights(held, 0)
-    spaces: dict[str, tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]] = {
-        "": (lambda tokens: riff_features(tokens, tokenizer), riff_features(train.tokens, tokenizer))
-    }
-    if study.encode is not None:
-        spaces["_latent"] = (study.encode, study.encode(train.tokens))
     results: dict[str, dict[str, Measured]] = {key: {} for key in METRICS}
-
     for number, (name, row) in enumerate({HELD: held, **study.rows}.items()):
-        weights = songs.weights(row, number + 1)
-        for key, values in per_riff_values(row, tokenizer).items():
-            results[key][name] = Measured(
-                float(np.nanmean(values)) if not np.isnan(values).all() else np.nan, weighted_means(values, weights)
-            )
+        for key, measured in measure_alone(study, name, row, songs.weights(row, number)).items():
+            results[key][name] = measured
 
-        nearest = study.known.nearest(row.tokens)
-        results["nearest_distance"][name] = Measured(float(np.median(nearest.distance)), weighted_medians(nearest.distance, weights))
-        results["shared_run"][name] = Measured(float(nearest.shared_run.mean()), weighted_means(nearest.shared_run.astype(float), weights))
-        results["copies"][name] = Measured(1000 * float(nearest.copy.mean()), 1000 * weighted_means(nearest.copy.astype(float), weights))
-        repeated = 1000 * (1 - metrics.distinct_share(row.tokens))
-        results["repeated"][name] = Measured(repeated, np.full(RESAMPLES, repeated))
-
-        other = first_riffs(train if name == HELD else row, MOST)  # real against real
-        other_weights = songs.weights(other, number + 1)
-        for part, overlaps, real in zip(
-            ("pitch", "duration"), metrics.framewise_overlap(other.tokens, tokenizer, half_bar, half_bar), real_overlaps, strict=True
-        ):
-            pair = framewise(overlaps, real, other_weights, real_weights)
+    partings = songs.partings(train, held)
+    half_bar = tokenizer.steps_per_bar // 2
+    held_weights = songs.weights(held, 0)
+    spaces: dict[str, Callable[[np.ndarray], np.ndarray]] = {"": lambda tokens: riff_features(tokens, tokenizer)}
+    if study.encode is not None:
+        spaces["_latent"] = study.encode
+    frames = {HELD: metrics.framewise_overlap(held.tokens, tokenizer, half_bar, half_bar)}
+    references = {suffix: embed(train.tokens) for suffix, embed in spaces.items()}
+    for number, (name, whole) in enumerate({HELD: train, **study.rows}.items()):
+        row = first_riffs(whole, MOST)
+        weights = songs.weights(row, number)
+        overlaps = metrics.framewise_overlap(row.tokens, tokenizer, half_bar, half_bar)
+        for part, ours, real in zip(("pitch", "duration"), overlaps, frames[HELD], strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # riffs without two frames of notes only
+                pair = real_framewise(ours, real, partings) if name == HELD else framewise(ours, real, weights, held_weights)
             results[f"{part}_consistency"][name], results[f"{part}_variance"][name] = pair
-        for suffix, (embed, reference) in spaces.items():
-            points, real = (standardize(embed(x.tokens), reference) for x in (other, held))
+        for suffix, embed in spaces.items():
+            points, real = (standardize(embed(x.tokens), references[suffix]) for x in (row, held))
             seed = int(np.random.SeedSequence([songs.seed, 3, number]).generate_state(1)[0])
-            for key, measured in cloud_distances(points, real, other, held, other_weights, real_weights, seed).items():
+            if name == HELD:
+                found = real_distances(points, real, train, held, partings, seed)
+            else:
+                found = cloud_distances(points, real, row, held, (weights, held_weights), seed)
+            for key, measured in found.items():
                 if key + suffix in METRICS:
                     results[key + suffix][name] = measured
     return {key: rows for key, rows in results.items() if rows}
+
+
+def measure_alone(study: Study, name: str, row: Row, weights: np.ndarray) -> dict[str, Measured]:
+    """What a row's riffs are by themselves, and what they share with the training riffs. weights: [R, n]"""
+    results = {}
+    for key, values in per_riff_values(row, study.tokenizer).items():
+        mean = float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
+        results[key] = Measured(mean, weighted_means(values, weights))
+    own_songs = row.song if name == HELD and study.known.song is not None else None
+    nearest = study.known.nearest(row.tokens, own_songs)
+    results["nearest_distance"] = Measured(lower_median(nearest.distance), weighted_medians(nearest.distance, weights))
+    for key, values in (("shared_run", nearest.shared_run.astype(float)), ("copies", 1000.0 * nearest.copy)):
+        results[key] = Measured(float(values.mean()), weighted_means(values, weights))
+    repeated = 1000 * (1 - metrics.distinct_share(row.tokens))
+    results["repeated"] = Measured(repeated, np.full(len(weights), repeated))
+    return results
 
 
 # ---------------------------------------------------------------- several studies, and what they say
@@ -274,6 +314,14 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of some draws; NaN draws are left out."""
     known = draws[~np.isnan(draws)]
     return (float("nan"), float("nan")) if not len(known) else tuple(float(x) for x in np.percentile(known, [2.5, 97.5]))  # type: ignore[return-value]
+
+
+def can_fail(rule: Rule, band: Sequence[float]) -> bool:
+    """Whether a band tells anything: not where real riffs all have one value, or reach down to nothing."""
+    low, high = band
+    if rule == "none":
+        return True
+    return not (np.isnan(band).any() or (rule == "inside" and high - low < 1e-9) or (rule == "at least" and low < 0.05))
 
 
 def passes(rule: Rule, value: float, band: Sequence[float]) -> bool:
@@ -289,7 +337,7 @@ def verdict(metric: Metric, value: float, band: Sequence[float], chance: Sequenc
         band: of the real riffs.
         chance: the value's own 95 % interval: where it reaches into the band, a miss may be chance.
     """
-    if np.isnan(value) or (metric.rule != "none" and np.isnan(band).any()):
+    if np.isnan(value) or not can_fail(metric.rule, band):
         return "cannot be told"
     ok = passes(metric.rule, value, band)
     if metric.rule == "none":
@@ -315,7 +363,7 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
     """
     if len({tuple(study.rows) for study in studies}) != 1:
         raise ValueError("the studies have different rows")
-    songs = Songs(studies, seed)
+    songs = Songs(seed)
     measured = [measure(study, songs) for study in studies]
     results: dict[str, Any] = {}
     for key, metric in METRICS.items():
@@ -328,7 +376,7 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
             rows[name] = {"value": value, "interval": interval(draws), "each": [m.value for m in each]}
         band = rows[HELD]["interval"]
         for name, row in rows.items():
-            known = not np.isnan(row["value"]) and (metric.rule == "none" or not np.isnan(band).any())
+            known = not np.isnan(row["value"]) and can_fail(metric.rule, band)
             row["passes"] = name == HELD or (passes(metric.rule, row["value"], band) if known else None)
             row["verdict"] = "the band itself" if name == HELD else verdict(metric, row["value"], band, row["interval"])
         blind = [name for name, row in rows.items() if row["passes"] and name not in (HELD, MODEL)]

@@ -7,7 +7,7 @@ another time is another event. No torch: generate.py, evaluate.py and whoever ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,13 @@ class Nearest:
         """Share of a riff that its nearest training riff has too. float64, 0..1"""
         return 1 - self.distance
 
+    def replaced(self, index: np.ndarray, other: Nearest) -> Nearest:
+        """With the entries of some riffs taken from another look-up."""
+        mixed = [getattr(self, f.name).copy() for f in fields(self)]
+        for mine, f in zip(mixed, fields(self), strict=True):
+            mine[index] = getattr(other, f.name)
+        return Nearest(*mixed)
+
     def take(self, index: np.ndarray) -> Nearest:
         """Those of some riffs."""
         return Nearest(self.index[index], self.distance[index], self.shared_run[index], self.copy[index])
@@ -67,7 +74,9 @@ class TrainingRiffs:
         self._events = [self._word(events, learn=True) for events in riff_events(tokens, tokenizer)]
         words = [self._word(steps, learn=True) for steps in riff_steps(tokens, tokenizer)]
         self._passages = "\0".join(words)
-        by_song = {} if song is None else {own: [word for word, s in zip(words, song, strict=True) if s == own] for own in np.unique(song)}
+        by_song: dict[Any, list[str]] = {}
+        for word, own in zip(words, [] if song is None else song, strict=song is not None):
+            by_song.setdefault(own, []).append(word)
         self._passages_of = {own: "\0".join(some) for own, some in by_song.items()}
 
     def _word(self, codes: np.ndarray, learn: bool = False) -> str:
@@ -75,6 +84,19 @@ class TrainingRiffs:
         if learn:
             return "".join(self._letters.setdefault(code, chr(_FIRST_LETTER + len(self._letters))) for code in codes.tolist())
         return "".join(self._letters.get(code, "\1") for code in codes.tolist())
+
+    def distances(self, tokens: np.ndarray, song: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest training riff of each riff, and how far it is: see `nearest`. int64 and float64 [riffs]"""
+        words = [self._word(events) for events in riff_events(tokens, self.tokenizer)]
+        index, distance = np.zeros(len(words), dtype=np.int64), np.ones(len(words))
+        for first in range(0, len(words), CHUNK):
+            some = slice(first, first + CHUNK)
+            table = cdist(words[some], self._events, scorer=Levenshtein.normalized_distance, dtype=np.float32)
+            if song is not None:
+                table[np.asarray(song)[some, None] == self.song] = np.inf
+            index[some] = table.argmin(axis=1)
+            distance[some] = np.minimum(table.min(axis=1), 1)
+        return index, distance
 
     def nearest(self, tokens: np.ndarray, song: np.ndarray | None = None) -> Nearest:
         """Look up riffs.
@@ -87,15 +109,7 @@ class TrainingRiffs:
             song: int [riffs]; training riffs of a riff's own song are passed over, for a band of what people do.
         """
         song = song if self.song is not None else None
-        words = [self._word(events) for events in riff_events(tokens, self.tokenizer)]
-        index, distance = np.zeros(len(words), dtype=np.int64), np.ones(len(words))
-        for first in range(0, len(words), CHUNK):
-            some = slice(first, first + CHUNK)
-            table = cdist(words[some], self._events, scorer=Levenshtein.normalized_distance, dtype=np.float32)
-            if song is not None:
-                table[np.asarray(song)[some, None] == self.song] = np.inf
-            index[some] = table.argmin(axis=1)
-            distance[some] = np.minimum(table.min(axis=1), 1)
+        index, distance = self.distances(tokens, song)
         runs = [
             self._longest_run(self._word(steps), None if song is None else song[i])
             for i, steps in enumerate(riff_steps(tokens, self.tokenizer))
@@ -157,4 +171,4 @@ def human_distance(tokens: np.ndarray, song: np.ndarray, tokenizer: TokenizerCon
         return float("nan")
     asked = np.sort(np.random.default_rng(0).permutation(len(tokens))[:MOST_ASKED])
     known = TrainingRiffs(tokens, [""] * len(tokens), tokenizer, song)
-    return float(np.median(known.nearest(tokens[asked], song[asked]).distance))
+    return float(np.median(known.distances(tokens[asked], song[asked])[1]))

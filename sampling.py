@@ -222,5 +222,5 @@ def sample_original_riffs(
             break
         tokens[again], _ = sample_riffs(vae, diffusion, [seeds[i] for i in again], sample, pitch_range, attempt)
         attempts[again] = attempt
-        nearest = known.nearest(tokens)
+        nearest = nearest.replaced(again, known.nearest(tokens[again]))
     return tokens, attempts, nearest

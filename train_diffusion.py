@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = (last_path, path, folder / LOG_FILE)
     state = training.start_or_resume(*files, DIFFUSION_KIND, run, train.init_from, config, same) if processes.is_main else None
     state = processes.from_main(state)
-    step, best = 0, {"step": 0, "loss": float("inf"), "distance": 0.0}
+    step, best = 0, {"step": 0, "loss": float("inf"), "distance": 0.0, "copies": 0, "as_new": False}
     if state is None and train.init_from != "none":
         initial_weights(train.init_from, model)
     ema = training.EMA(model, train.ema_decay)
@@ -206,12 +206,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
-                novelty = sampled_novelty(vae, averaged, known, pitch_range)
+                novelty = processes.from_main(sampled_novelty(vae, averaged, known, pitch_range))
                 shown |= novelty
                 log.write(step, shown, "held out" if held_table else "averaged")
-                # Later models are truer to the style, up to copying it: the last that is as new as people are is kept.
-                if np.isnan(human) or (novelty["distance"] >= human and not novelty["copies"]) or not best["step"]:
-                    best = {"step": step, "loss": shown["loss"], "distance": novelty["distance"]}
+                # Later models are truer to the style, up to copying it: the last that is as new as people are is kept, or the newest.
+                as_new = bool(np.isnan(human) or (novelty["distance"] >= human and not novelty["copies"]))
+                newer = (-novelty["copies"], novelty["distance"]) > (-best["copies"], best["distance"])
+                if as_new or not best["step"] or (newer and not best["as_new"]):
+                    best = {"step": step, "loss": shown["loss"], **novelty, "as_new": as_new}
                     if processes.is_main:
                         save_checkpoint(path, content())
                     save_last()  # a model never stands without the state to go on from
@@ -237,6 +239,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
         why = "a single song: the last" if np.isnan(human) else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
         print(f"\n{path}: the model of step {best['step']} ({why})")
+        if not best["as_new"]:
+            print(f"no step wrote riffs as new as people's ({human:.3f}): so few riffs are copied; give more, or --max-copy to generate.py")
     processes.close()
     return 0
 

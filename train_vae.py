@@ -107,7 +107,9 @@ def initial_weights(path: str, model: RiffVAE) -> dict[str, Any]:
         UserError: other tokens, or weights of another shape.
     """
     content = training.read_initial(path, VAE_KIND)
-    ours = dataclasses.asdict(model.tokenizer)
+    ours = dataclasses.asdict(
+        dataclasses.replace(model.tokenizer, policy=content["tokenizer"].get("policy", "lowest"))
+    )  # how files are read
     different = [
         f"{name} {content['tokenizer'].get(name)} -> {value}" for name, value in ours.items() if content["tokenizer"].get(name) != value
     ]
@@ -190,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def given_up() -> bool:
         """Whether the held-out songs have seen no improvement for too long, up to the last look at them."""
         last_look = step - step % run.eval_interval
-        return bool(train.patience and best["step"] and riff_data.held_out.any() and last_look - best["step"] >= train.patience)
+        since = max(best["step"], train.beta_anneal)  # while beta rises, the objective at the full beta may rise too
+        return bool(train.patience and best["step"] and riff_data.held_out.any() and last_look - since >= train.patience)
 
     def save_last() -> None:
         if processes.is_main:
@@ -216,6 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.write(step, {**parts, "beta": beta, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
                 held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
+                held = processes.from_main(held)  # one judgement for all: a last digit must not part them
                 if held is not None:
                     log.write(step, held, "held out")
                 if held is None or held["objective"] < best["objective"]:
@@ -236,6 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.close()
         return 130
     if processes.is_main:
+        if step < train.steps:
+            print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(best_path, VAE_KIND)["weights"], best_path)
         print_summary(final_figures(model, riff_data, train, device))
         why = "" if riff_data.held_out.any() else " (the last; nothing was held out)"

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from checkpoints import keep_aside, read_checkpoint
-from config import RunConfig, TrainRunConfig, UserError
+from config import BASE_MODEL, RunConfig, TrainRunConfig, UserError
 from files import write_file
 
 # ---------------------------------------------------------------- randomness
@@ -348,6 +348,8 @@ def read_initial(path: str, kind: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be used.
     """
+    if path == BASE_MODEL and not Path(path).exists():  # the default, from another working directory
+        path = str(Path(__file__).parent / BASE_MODEL)
     try:
         return read_checkpoint(path, kind)
     except UserError as error:

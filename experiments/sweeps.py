@@ -5,7 +5,7 @@
 
 Every point is a run of the train scripts and of evaluate.py with their defaults, but for what is swept (and 1000 steps for the
 priors of the learning curve); seed S also picks split S of the songs. Runs are kept in runs/sweeps and taken from there when the
-command is given again. Prints tables and draws docs/learning_curve.png or docs/beta_sweep.png.
+command is given again: empty it when options or code have changed. Prints tables and draws docs/learning_curve.png or docs/beta_sweep.png.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_point(folder: Path, seed: int, flags: Sequence[str], prior: Sequence[str
         for command in commands:
             done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
-                raise UserError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
+                raise UserError(f"{' '.join(command)}: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
         print(folder, flush=True)
     return json.loads(found.read_text(encoding="utf-8"))
 

@@ -139,8 +139,8 @@ def test_a_model_that_repeats_its_riff_is_refused_unless_copies_are_allowed(parr
         assert record["nearest"] == {"riff": "by heart bar 1", "distance": 0.0, "copied": 1.0, "shared_run": 32, "copy": True}
 
 
-def test_a_model_that_only_copies_cannot_be_judged(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
-    """Guards against a traceback in evaluate.py, which judges what generate.py would write: nothing, here."""
+def test_a_model_that_only_copies_is_found_out(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against a judge who sees only what generate.py lets through."""
     from checkpoints import DIFFUSION_KIND, weights_hash
     from config import DIFFUSION_FILE
 
@@ -152,5 +152,7 @@ def test_a_model_that_only_copies_cannot_be_judged(small_run: SmallRun, tmp_path
     vae["known"] = known_riffs(np.full((1, TokenizerConfig().steps), 50), ["by heart bar 1"])
     save_checkpoint(tmp_path / "run" / VAE_FILE, vae)
     save_checkpoint(tmp_path / "run" / DIFFUSION_FILE, {**prior, "vae_hash": weights_hash(vae["weights"])})
-    result = here("evaluate", str(tmp_path / "run"), "--threads", "1", "--device", "cpu", "--num-outputs", "10")
-    assert_one_line(result, "evaluate", str(tmp_path / "run"), "copy")
+    result = here("evaluate", str(tmp_path / "run"), "--threads", "1", "--device", "cpu", "--num-outputs", "10", "--no-pictures")
+    assert result.code == 0 and "copies that generate.py would draw again: 10 of 10" in result.out
+    copies = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["metrics"]["copies"]["rows"]["model"]
+    assert (copies["value"], copies["passes"]) == (1000, False)

@@ -562,7 +562,7 @@ def test_training_stops_early_and_stays_stopped(
     """Best at step 2, looked at after every step; the state to resume from is that of the stop, and running again changes nothing."""
     real, scores = train_vae.evaluate, iter([5.0, 3.0])
     monkeypatch.setattr(train_vae, "evaluate", lambda *args, **kwargs: {**real(*args, **kwargs), "objective": next(scores, 9.0)})
-    flags = ["--eval-interval", "1", "--patience", str(patience)]
+    flags = ["--eval-interval", "1", "--patience", str(patience), "--beta-anneal", "0"]
     assert VAE.run(tmp_path, songs, *flags) == 0
     assert (VAE.state(tmp_path)["step"], VAE.state(tmp_path)["best"]["step"]) == (ends, 2)
     assert "the model of step 2" in capsys.readouterr().out
@@ -577,7 +577,7 @@ def test_training_stops_early_and_stays_stopped(
         (0.3, [0.1, 0.5, 0.3, 0.29, 0.2], [], 6),  # the last that is not closer than people are, however far an earlier one is
         (0.3, [0.4, 0.1, 0.1, 0.1, 0.35], [], 10),  # also after some that were
         (0.3, [0.4, 0.5, 0.5, 0.5, 0.2], [6, 8], 4),  # one copy is enough to be passed over
-        (0.3, [0.2, 0.1, 0.29, 0.1, 0.5], [10], 2),  # none will do: the first, so that there is one
+        (0.3, [0.2, 0.1, 0.29, 0.1, 0.5], [10], 6),  # none will do: the newest of those without copies
         (math.nan, [0.4, 0.0, 0.0, 0.0, 0.0], [8, 10], 10),  # a single song: the last
     ],
 )
