@@ -87,6 +87,7 @@ def gaussian_mixtures(z: np.ndarray, count: int, seed: int) -> tuple[dict[str, n
     """
     from sklearn.mixture import GaussianMixture  # here, because it takes a second to import
 
+    z = z.astype(np.float64)  # in float32 the covariances come out slightly asymmetric
     fits = [GaussianMixture(k, reg_covar=1e-3, max_iter=100, random_state=seed).fit(z) for k in MIXTURE_SIZES if k * 4 <= len(z)]
     best = min(fits, key=lambda fit: fit.bic(z))
     names = {"one Gaussian": fits[0], "Gaussian mixture": best}
