@@ -32,8 +32,8 @@ LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
 # Onset accuracy on held-out songs by number of training riffs, as the learning curve of the README found it.
 LEARNING_CURVE = {
-    "from the base model": {8: 0.0, 16: 0.0, 32: 0.0, 64: 0.0, 128: 0.0},
-    "from scratch": {8: 0.0, 16: 0.0, 32: 0.0, 64: 0.0, 128: 0.0},
+    "from the base model": {8: 0.81, 16: 0.82, 32: 0.86, 64: 0.87, 128: 0.90},
+    "from scratch": {8: 0.18, 16: 0.17, 32: 0.20, 64: 0.35, 128: 0.66},
 }
 
 
