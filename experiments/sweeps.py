@@ -29,7 +29,7 @@ from files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (8, 16, 32, 64, 0)  # riffs to train on; 0 is all of them
-BETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BETAS = (0.003, 0.03, 0.3, 1.0)
 SHORT_PRIOR = ("--steps", "1000")  # of the learning curve: enough to see how new and how silent the riffs are
 START = {"from scratch": ["--init-from", "none"], "fine-tuned": []}
 COLORS = {"from scratch": "#8fa9c0", "fine-tuned": "#d1603d"}
