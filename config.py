@@ -262,7 +262,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _require_finite(self)
         _require(abs(self.rest_penalty) <= 100, f"--rest-penalty {self.rest_penalty}: give nats, usually 0 to 4")
-        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) to 100, usually 0.8 to 1.3")
+        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) to 100, usually 0.3 to 1.2")
         _require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
         _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
         _require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
