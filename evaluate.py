@@ -223,10 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         choose_threads(options.run.threads)
         runs = [Path(run) for run in options.runs or [options.run.run_dir or f"runs/{options.preset}"]]
+        if len({run.resolve() for run in runs}) < len(runs):
+            raise UserError("a run folder is named twice; name each once")
         studies, folder = (
             [study_of_run(run, options) for run in runs],
             Path(options.output_dir or (runs[0] / "evaluation" if len(runs) == 1 else "runs/evaluation")),
         )
+    if len({study.tokenizer for study in studies}) > 1:
+        raise UserError("the runs have different tokens (presets); evaluate them one by one")
     results = compare(studies, options.run.seed)
 
     count = len(studies[0].rows[MODEL].tokens)

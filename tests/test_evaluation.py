@@ -586,3 +586,8 @@ def test_the_band_of_distances_is_that_of_other_divisions_of_the_songs(study: St
     assert len({out.tobytes() for out in partings}) > 90
     band = compare([few(study)])["mmd"]["band"]
     assert band[0] < 0 < band[1] < 0.05
+
+
+def test_a_run_named_twice_is_one_line(small_run: SmallRun, here: Here) -> None:
+    """Guards against a mean over runs that counts one of them double."""
+    assert_one_line(here("evaluate", str(small_run.folder), str(small_run.folder), *FLAGS), "evaluate", "twice")
