@@ -1,7 +1,7 @@
 """Rows of riffs set side by side: values with 95 % intervals, the band of real riffs, a verdict, and who else passes.
 
 A study is one set of training riffs, held-out riffs and rows to judge; several studies (training seeds, splits) are put
-together: values are means over the studies, and every bootstrap draw takes the same songs in all of them. No torch.
+together: values are means over the studies, and studies that hold out the same songs share their bootstrap draws. No torch.
 """
 
 from __future__ import annotations
