@@ -3,7 +3,7 @@
 A checkpoint is one file of plain types, read with weights_only=True. Keys: format, kind, tokenizer, model (configs as
 dicts), weights, data (fingerprint, folder and what generated riffs inherit), known (the riffs the weights have seen, to say
 how much of a new one is copied), step, best, options (for the record); a diffusion checkpoint also vae_hash and z_size. The
-file to resume from holds optimizer, ema and best_weights besides.
+file to resume from holds optimizer besides, and raw_weights (not averaged) of a diffusion model.
 """
 
 from __future__ import annotations

@@ -358,12 +358,19 @@ def preset_options(script: type[Script], preset: str, init_from: str = "") -> Sc
     Raises:
         UserError: the preset does not exist.
     """
-    if preset not in PRESETS:
-        raise UserError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
+    require_preset(preset)
     options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
     if script is TrainVAE and (init_from or options.train.init_from) != "none":
         options = _with(options, FINE_TUNING)
     return options
+
+
+def require_preset(preset: str) -> None:
+    """
+    Raises:
+        UserError: there is no such preset.
+    """
+    _require(preset in PRESETS, f"--preset {preset}: choose from {', '.join(PRESETS)}")
 
 
 def _with(options: Script, differences: Mapping[str, Any]) -> Script:

@@ -316,7 +316,7 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig, generated: bool = F
         for row in {id(row): row for row in owners}.values():
             row.riffs = left[id(row)]
             if not row.riffs:
-                row.refuse("over --most-riffs", f"{data.most_riffs} riffs were asked for")
+                row.refuse("left out by --most-riffs", f"{data.most_riffs} riffs were asked for")
         riffs, owners = ([x for x, keep in zip(some, kept, strict=True) if keep] for some in (riffs, owners))
         song, held_out = song[kept], held_out[kept]
     names = [f"{row.file} bar {riff.first_bar}" for row, riff in zip(owners, riffs, strict=True)]
@@ -371,6 +371,11 @@ def split_by_song(songs: Sequence[str], counts: np.ndarray, share: float, seed: 
 # ---------------------------------------------------------------- saying what was found
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 riff`, `2 riffs`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def summary(riff_data: RiffData) -> str:
     """The table in short: what was used, what was refused and why, and what the riffs are like."""
     rows, tokens = riff_data.rows, riff_data.tokens
@@ -378,9 +383,9 @@ def summary(riff_data: RiffData) -> str:
     train, held = int((~riff_data.held_out).sum()), int(riff_data.held_out.sum())
     held_songs = len(np.unique(riff_data.song[riff_data.held_out]))
     lines = [
-        f"data: {riff_data.folder}: {len(rows)} files, {len(used)} used, {len(rows) - len(used)} refused; "
-        f"{len(tokens)} riffs of {len(np.unique(riff_data.song))} songs",
-        f"      {train} to train on, {held} held out ({held_songs} song{'s' * (held_songs != 1)}); "
+        f"data: {riff_data.folder}: {plural(len(rows), 'file')}, {len(used)} used, {len(rows) - len(used)} refused; "
+        f"{plural(len(tokens), 'riff')} of {plural(len(np.unique(riff_data.song)), 'song')}",
+        f"      {train} to train on, {held} held out ({plural(held_songs, 'song')}); "
         f"rests {rest_ratio(tokens).mean():.0%} of steps, {notes_per_bar(tokens, riff_data.tokenizer).mean():.1f} notes per bar",
     ]
     if not held and riff_data.config.holdout:

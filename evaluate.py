@@ -25,7 +25,6 @@ import reports
 from baselines import TOKEN_BASELINES, gaussian_mixtures, jittered_latents
 from config import (
     DIFFUSION_FILE,
-    PRESETS,
     VAE_FILE,
     DataConfig,
     Generate,
@@ -34,6 +33,7 @@ from config import (
     TokenizerConfig,
     UserError,
     format_options,
+    require_preset,
     run_script,
 )
 from dataset import RiffData, load_riffs
@@ -60,8 +60,7 @@ class Evaluate:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise UserError(f"--preset {self.preset}: choose from {', '.join(PRESETS)}")
+        require_preset(self.preset)
         if not 10 <= self.num_outputs <= 100_000:
             raise UserError(f"--num-outputs {self.num_outputs}: give 10 to 100000")
         if bool(self.generated) != bool(self.reference):

@@ -213,34 +213,3 @@ def active_units(mu: np.ndarray, threshold: float = 0.01) -> int:
         threshold: of the variance.
     """
     return int((mu.var(axis=0, ddof=1) > threshold).sum()) if len(mu) > 1 else 0
-
-
-# ---------------------------------------------------------------- uncertainty
-
-
-def bootstrap_interval(
-    values: np.ndarray, groups: np.ndarray | None = None, statistic: Callable = np.mean, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:  # fmt: skip
-    """95 % percentile bootstrap interval of a statistic (Efron & Tibshirani 1993, chapter 13).
-
-    Args:
-        values: float [n], without NaN.
-        groups: int [n]; whole groups are drawn, because riffs of one song resemble each other. None draws single values.
-
-    Returns:
-        (lower, upper)
-
-    Raises:
-        ValueError: no values, or a NaN among them.
-    """
-    values = np.asarray(values, dtype=float)
-    if not len(values) or np.isnan(values).any():
-        raise ValueError("the bootstrap needs values, and none of them NaN: drop those riffs first")
-    members = (
-        [np.flatnonzero(groups == g) for g in np.unique(groups)] if groups is not None else [np.array([i]) for i in range(len(values))]
-    )
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(members), size=(resamples, len(members)))
-    results = [statistic(values[np.concatenate([members[i] for i in draw])]) for draw in draws]
-    low, high = np.percentile(results, [2.5, 97.5])
-    return float(low), float(high)

@@ -72,8 +72,9 @@ def parse_pitch(name: str) -> int:
 
 
 def program_name(program: int) -> str:
-    """Name and 1-based number of a 0-based program, as manuals print it."""
-    return f"{PROGRAM_NAMES.get(program, 'program')} ({program + 1})"
+    """Name and number of a program, 0 to 127 as in every option here; manuals count from 1."""
+    name = PROGRAM_NAMES.get(program)
+    return f"{name} (program {program})" if name else f"program {program}"
 
 
 # ---------------------------------------------------------------- reading

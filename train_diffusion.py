@@ -27,10 +27,10 @@ from dataset import ExampleStream
 from latents import LatentTable, latent_table, prior_tokens
 from models import LatentDiffusion, RiffVAE
 from novelty import TrainingRiffs, human_distance
+from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
 
 POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
-EVALUATION_SEED = 12345
 EVALUATION_DRAWS = 4096  # (latent, time, noise) triples of one evaluation, at least
 NOVELTY_SAMPLES = 512  # riffs drawn at each evaluation to see how new they are
 LAST_FILE = "latent_diffusion_last.pth"
@@ -62,7 +62,7 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
     some = slice(EVALUATION_DRAWS)  # a training table may be larger; its rows are in random order
     draws = -(-EVALUATION_DRAWS // len(table.mu[some]))
     mu, std = table.mu[some].repeat(draws, 1), table.std[some].repeat(draws, 1)
-    rng = training.generator(EVALUATION_SEED, NOISE)
+    rng = training.generator(training.EVALUATION_SEED, NOISE)
     z = mu + std * torch.randn(mu.shape, generator=rng)
     total = len(mu)
     t = (torch.arange(total) * model.config.num_timesteps) // total  # every part of the schedule equally often
@@ -73,7 +73,7 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
 
 
 def sampled_novelty(
-    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, pitch_range: tuple[int, int], seed: int = EVALUATION_SEED
+    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, pitch_range: tuple[int, int], seed: int = training.EVALUATION_SEED
 ) -> dict[str, float]:
     """How new riffs are, drawn as generate.py draws them by default but for its refusal of copies.
 
@@ -94,7 +94,7 @@ def initial_weights(path: str, model: LatentDiffusion) -> None:
     Raises:
         UserError: weights of another shape.
     """
-    weights = training.read_initial(path, DIFFUSION_KIND)["weights"]
+    weights = read_initial(path, DIFFUSION_KIND)["weights"]
     own = {name: value for name, value in model.state_dict().items() if name.startswith("latent_")}
     load_weights(model, {**weights, **own}, path)
 
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     run, train = options.run, options.train
     folder = Path(run.run_dir)
-    path, last_path = folder / DIFFUSION_FILE, folder / LAST_FILE
+    files = RunFiles(folder / LAST_FILE, folder / DIFFUSION_FILE, folder / LOG_FILE)
 
     # ---- engine and seed
     processes = training.join_processes(train.batch_size)
@@ -150,22 +150,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data_hash": (riff_data.fingerprint, "the riffs"),
         "table": (sampled, "--latents or --prior-transpose"),
     }
-    files = (last_path, path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, DIFFUSION_KIND, run, train.init_from, config, same) if processes.is_main else None
-    state = processes.from_main(state)
-    step, best = 0, {"step": 0, "loss": float("inf"), "distance": 0.0, "copies": 0, "as_new": False}
+    state = find_state(files, DIFFUSION_KIND, options, same, processes)
+    step, best = 0, {"step": None, "loss": float("inf"), "distance": 0.0, "copies": 0, "as_new": False}
     if state is None and train.init_from != "none":
         initial_weights(train.init_from, model)
     ema = training.EMA(model, train.ema_decay)
     if state is not None:
-        load_weights(model, state["raw_weights"], last_path)
-        training.restore_optimizer(optimizer, state, train.weight_decay)
+        load_weights(model, state["raw_weights"], files.last)
         ema.average = {name: value.to(device) for name, value in state["weights"].items()}
-        step, best = state["step"], state["best"]
-        changed = training.changed_options(state["options"], training.plain_options(options))
-        if processes.is_main:
-            print(training.resume_remark(step, train.steps, changed))
-    log = training.MetricLog(folder / LOG_FILE, processes, step)
+        step, best = take_over(optimizer, state, options, processes.is_main)
+    log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
     averaged = LatentDiffusion(vae.config.z_size, options.model).to(device)
 
@@ -180,13 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "data_hash": riff_data.fingerprint,
             "step": step,
             "best": best,
-            "options": training.plain_options(options),
+            "options": plain_options(options),
         }
 
     def save_last() -> None:
         if processes.is_main:
             raw = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-            save_checkpoint(last_path, {**content(), "raw_weights": raw, "optimizer": optimizer.state_dict()})
+            save_checkpoint(files.last, {**content(), "raw_weights": raw, "optimizer": optimizer.state_dict()})
 
     # ---- loop
     begin, done_before = time.perf_counter(), step
@@ -196,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loss = training_loss(engine, z, step, options.model.num_timesteps, run.seed, processes, device)
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
-            training.require_finite(float(loss.detach()), norm, step, last_path)
+            training.require_finite(float(loss.detach()), norm, step, files.last)
             ema.update(model, step)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
@@ -212,10 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # Later models are truer to the style, up to copying it: the last that is as new as people are is kept, or the newest.
                 as_new = bool(np.isnan(human) or (novelty["distance"] >= human and not novelty["copies"]))
                 newer = (-novelty["copies"], novelty["distance"]) > (-best["copies"], best["distance"])
-                if as_new or not best["step"] or (newer and not best["as_new"]):
+                if as_new or best["step"] is None or (newer and not best["as_new"]):
                     best = {"step": step, "loss": shown["loss"], **novelty, "as_new": as_new}
                     if processes.is_main:
-                        save_checkpoint(path, content())
+                        save_checkpoint(files.best, content())
                     save_last()  # a model never stands without the state to go on from
             stopping = processes.any(stop.asked)
             if step % run.save_interval == 0 or step == train.steps or stopping:
@@ -230,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.close()
         return 130
     if processes.is_main:
-        averaged.load_state_dict(read_checkpoint(path, DIFFUSION_KIND)["weights"])
+        averaged.load_state_dict(read_checkpoint(files.best, DIFFUSION_KIND)["weights"])
         figures = {"train": evaluate(averaged, table, device)} | (
             {"held out": evaluate(averaged, held_table, device)} if held_table else {}
         )
@@ -238,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key in next(iter(figures.values())):
             print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
         why = "a single song: the last" if np.isnan(human) else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
-        print(f"\n{path}: the model of step {best['step']} ({why})")
+        print(f"\n{files.best}: the model of step {best['step']} ({why})")
         if not best["as_new"]:
             print(f"no step wrote riffs as new as people's ({human:.3f}): so few riffs are copied; give more, or --max-copy to generate.py")
     processes.close()

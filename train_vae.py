@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import training
 from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
-from config import VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
-from dataset import augmented_batch, load_riffs, save_table, summary, training_stream
+from config import BASE_MODEL, VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
+from dataset import augmented_batch, load_riffs, plural, save_table, summary, training_stream
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
-from vae_figures import evaluate, final_figures, print_summary
+from resuming import RunFiles, find_state, plain_options, read_initial, take_over
+from vae_figures import DRAWS, evaluate, final_figures, print_summary
 
-DRAWS = 1  # purpose of random numbers
 LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
 # Onset accuracy on held-out songs by number of training riffs, as the learning curve of the README found it.
@@ -40,15 +40,34 @@ LEARNING_CURVE = {
 # ---------------------------------------------------------------- what to expect
 
 
-def expectation(riffs: int, fine_tuned: bool) -> str:
-    """What so many training riffs are good for, in a sentence, read off the learning curve."""
-    start = "from the base model" if fine_tuned else "from scratch"
+def expectation(riffs: int, init_from: str) -> str:
+    """What so many training riffs are good for, in a sentence, read off the learning curve (of the default riffs and base model)."""
+    start = "from scratch" if init_from == "none" else "from the base model"
     sizes, shares = zip(*LEARNING_CURVE[start].items(), strict=True)
     share = float(np.interp(np.log2(riffs), np.log2(sizes), shares))
-    few = f"{riffs} riffs are too few to learn a style; " if riffs < sizes[0] else ""
+    few = f"{plural(riffs, 'riff')} {'is' if riffs == 1 else 'are'} too few to learn a style; " if riffs < sizes[0] else ""
     many = "" if riffs >= sizes[-1] else f", {sizes[-1]} gave {shares[-1]:.0%}"
     number = min(max(riffs, sizes[0]), sizes[-1])
-    return f"what to expect, {start}: {few}{number} of our riffs gave back {share:.0%} of the notes of songs never heard{many}"
+    other = f" ({init_from} may do better or worse)" if init_from not in ("none", BASE_MODEL) else ""
+    return f"what to expect, {start}{other}: {few}{number} of our riffs gave back {share:.0%} of the notes of songs never heard{many}"
+
+
+def fine_tuning_remark(log: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> str:
+    """What fine-tuning did for the held-out songs, in a sentence; "" where nothing can be said.
+
+    Args:
+        log: lines of the run's log.
+        best: of the model that was kept: step, reconstruction and kl in nats per riff.
+    """
+    before = next((line for line in log if line["step"] == 0 and line["split"] == "held out"), None)
+    if before is None or "kl" not in best:
+        return ""
+    if best["step"] == 0:
+        return "fine-tuning brought nothing: the weights it started from describe the held-out songs best; try a lower --lr, or more riffs"
+    said = f"fine-tuning took the held-out songs from {before['reconstruction']:.1f} + {before['kl']:.1f} nats (reconstruction + KL) "
+    said += f"to {best['reconstruction']:.1f} + {best['kl']:.1f}"
+    worse = best["reconstruction"] > before["reconstruction"]
+    return said + "; they come back less exactly than before: a lower --beta, or more riffs, would help" * worse
 
 
 # ---------------------------------------------------------------- one batch, one step
@@ -106,7 +125,7 @@ def initial_weights(path: str, model: RiffVAE) -> dict[str, Any]:
     Raises:
         UserError: other tokens, or weights of another shape.
     """
-    content = training.read_initial(path, VAE_KIND)
+    content = read_initial(path, VAE_KIND)
     ours = dataclasses.asdict(
         dataclasses.replace(model.tokenizer, policy=content["tokenizer"].get("policy", "lowest"))
     )  # how files are read
@@ -129,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     run, train = options.run, options.train
     folder = Path(run.run_dir)
-    best_path, last_path = folder / VAE_FILE, folder / LAST_FILE
+    files = RunFiles(folder / LAST_FILE, folder / VAE_FILE, folder / LOG_FILE)
 
     # ---- engine and seed
     processes = training.join_processes(train.batch_size)
@@ -142,7 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     stream = training_stream(riff_data, run.seed)
     if processes.is_main:
         print(summary(riff_data))
-        print(expectation(len(riff_data.train_tokens), train.init_from != "none"))
 
     # ---- model and optimizer
     torch.manual_seed(run.seed)
@@ -155,24 +173,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
         "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
     }
-    files = (last_path, best_path, folder / LOG_FILE)
-    state = training.start_or_resume(*files, VAE_KIND, run, train.init_from, config, same) if processes.is_main else None
-    state = processes.from_main(state)
-    step, best, inherited = 0, {"step": 0, "objective": float("inf")}, None
+    state = find_state(files, VAE_KIND, options, same, processes)
+    step, best, inherited = 0, {"step": None, "objective": float("inf")}, None
+    fine_tuning = state is None and train.init_from != "none"
     if state is not None:
-        load_weights(model, state["weights"], last_path)
-        training.restore_optimizer(optimizer, state, train.weight_decay)
-        step, best = state["step"], state["best"]
-        changed = training.changed_options(state["options"], training.plain_options(options))
-        if processes.is_main:
-            print(training.resume_remark(step, train.steps, changed))
-    elif train.init_from != "none":
+        load_weights(model, state["weights"], files.last)
+        step, best = take_over(optimizer, state, options, processes.is_main)
+    elif fine_tuning:
         inherited = initial_weights(train.init_from, model)
     known = state["known"] if state is not None else known_riffs(riff_data.train_tokens, riff_data.train_names, inherited)
     if processes.is_main:
+        if state is None:
+            print(expectation(len(riff_data.train_tokens), train.init_from))
         folder.mkdir(parents=True, exist_ok=True)
         save_table(riff_data, folder / "data_table.csv")
-    log = training.MetricLog(folder / LOG_FILE, processes, step)
+    log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
 
     def content() -> dict[str, Any]:
@@ -186,20 +201,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             "known": known,
             "step": step,
             "best": best,
-            "options": training.plain_options(options),
+            "options": plain_options(options),
         }
 
     def given_up() -> bool:
         """Whether the held-out songs have seen no improvement for too long, up to the last look at them."""
         last_look = step - step % run.eval_interval
         since = max(best["step"], train.beta_anneal)  # while beta rises, the objective at the full beta may rise too
-        return bool(train.patience and best["step"] and riff_data.held_out.any() and last_look - since >= train.patience)
+        return bool(train.patience and best["step"] is not None and riff_data.held_out.any() and last_look - since >= train.patience)
+
+    def look() -> None:
+        """Judge the model on the held-out songs, and keep it if it is the best so far (the newest, with nothing held out)."""
+        nonlocal best
+        held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
+        held = processes.from_main(held)  # one judgement for all: a last digit must not part them
+        if held is not None:
+            log.write(step, held, "held out")
+        if held is None or held["objective"] < best["objective"]:
+            best = {"step": step, **(held or {"objective": float("inf")})}
+            if processes.is_main:
+                save_checkpoint(files.best, content())
+            save_last()  # a model never stands without the state to go on from
 
     def save_last() -> None:
         if processes.is_main:
-            save_checkpoint(last_path, {**content(), "optimizer": optimizer.state_dict()})
+            save_checkpoint(files.last, {**content(), "optimizer": optimizer.state_dict()})
 
     # ---- loop
+    if fine_tuning and riff_data.held_out.any():
+        look()  # the weights it starts from may be the best there are
     model.train()
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
@@ -211,22 +241,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             loss, parts = training_loss(engine, tokens, draws, beta, train.free_bits)
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
-            training.require_finite(parts["loss"], norm, step, last_path)
+            training.require_finite(parts["loss"], norm, step, files.last)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
                 parts = dict(zip(parts, processes.mean(torch.tensor(list(parts.values()))).tolist(), strict=True))
                 rate = (step - done_before) * train.batch_size / (time.perf_counter() - begin)
                 log.write(step, {**parts, "beta": beta, "lr": lr, "grad_norm": norm, "riffs_per_second": rate})
             if step % run.eval_interval == 0 or step == train.steps:
-                held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
-                held = processes.from_main(held)  # one judgement for all: a last digit must not part them
-                if held is not None:
-                    log.write(step, held, "held out")
-                if held is None or held["objective"] < best["objective"]:
-                    best = {"step": step, "objective": held["objective"] if held else float("inf")}
-                    if processes.is_main:
-                        save_checkpoint(best_path, content())
-                    save_last()  # a model never stands without the state to go on from
+                look()
             stopping = processes.any(stop.asked)
             if step % run.save_interval == 0 or step == train.steps or stopping or given_up():
                 save_last()
@@ -242,10 +264,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if processes.is_main:
         if step < train.steps:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
-        load_weights(model, read_checkpoint(best_path, VAE_KIND)["weights"], best_path)
+        load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
         print_summary(final_figures(model, riff_data, train, device))
+        remark = fine_tuning_remark(training.read_log(files.log), best)
+        if remark:
+            print(f"\n{remark}")
         why = "" if riff_data.held_out.any() else " (the last; nothing was held out)"
-        print(f"\n{best_path}: the model of step {best['step']}{why or f', best on the held-out songs of {step}'}")
+        print(f"\n{files.best}: the model of step {best['step']}{why or f', best on the held-out songs of {step}'}")
     processes.close()
     return 0
 

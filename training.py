@@ -24,11 +24,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from checkpoints import keep_aside, read_checkpoint
-from config import BASE_MODEL, RunConfig, TrainRunConfig, UserError
+from config import RunConfig, UserError
 from files import write_file
 
 # ---------------------------------------------------------------- randomness
+
+EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 
 
 def numpy_seed(seed: int, *purpose: int) -> int:
@@ -222,12 +223,12 @@ def require_finite(loss: float, grad_norm: float, step: int, last_path: Path) ->
 class MetricLog:
     """One console line and one JSON line, with the same numbers, per report. Only the main process writes."""
 
-    def __init__(self, path: Path, processes: Processes, resumed_at: int) -> None:
+    def __init__(self, path: Path, processes: Processes, resumed_at: int | None) -> None:
         self.path, self.main = path, processes.is_main
         if not self.main:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_log(path) if line["step"] <= resumed_at] if resumed_at else []
+        kept = [line for line in read_log(path) if line["step"] <= resumed_at] if resumed_at is not None else []
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def write(self, step: int, values: Mapping[str, float], head: str = "train") -> None:
@@ -284,110 +285,6 @@ class StopRequest:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-# ---------------------------------------------------------------- resuming
-
-
-def start_or_resume(
-    path: Path,
-    best_path: Path,
-    log_path: Path,
-    kind: str,
-    run: TrainRunConfig,
-    init_from: str,
-    model_config: Mapping[str, Any],
-    same: Mapping[str, tuple[Any, str]],
-) -> dict[str, Any] | None:
-    """Find the state to resume from, and make sure the run asked for is the same run.
-
-    Args:
-        path: the file to resume from.
-        best_path, log_path: the run's model and log, which --restart keeps aside as well.
-        init_from: the option of that name.
-        model_config: config of the model asked for.
-        same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
-
-    Returns:
-        the checkpoint, or None to start from the beginning.
-
-    Raises:
-        UserError: the model or the data changed; the differences are listed.
-    """
-    if run.restart:
-        for file in (path, best_path, log_path):
-            aside = keep_aside(file)
-            if aside:
-                print(f"kept {file.name} as {aside.name}")
-        return None
-    if not path.exists():
-        if best_path.exists():
-            raise UserError(f"{best_path}: would be overwritten, for {path.name} is not there to go on from; --restart keeps it aside")
-        return None
-    state = read_checkpoint(path, kind)
-    if not {"optimizer", "best"} <= set(state):
-        raise UserError(f"{path}: is a model, not the state of a run; move it away, or use --restart")
-    changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
-    if changed:
-        raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
-    if init_from not in ("none", state["options"]["train"].get("init_from", "none")):
-        raise UserError(
-            f"--init-from {init_from}: {path.parent} is already under way from other weights; add --restart, or another --run-dir"
-        )
-    if state["best"]["step"] and not best_path.exists():
-        raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
-    for key, (value, words) in same.items():
-        if state[key] != value:
-            raise UserError(f"{path}: {words} changed since this run began; give another --run-dir, or --restart to begin anew")
-    return state
-
-
-def read_initial(path: str, kind: str) -> dict[str, Any]:
-    """The checkpoint named with --init-from.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    if path == BASE_MODEL and not Path(path).exists():  # the default, from another working directory
-        path = str(Path(__file__).parent / BASE_MODEL)
-    try:
-        return read_checkpoint(path, kind)
-    except UserError as error:
-        raise UserError(f"--init-from {str(error).split(';')[0]}; name a {kind} checkpoint, or none") from None
-
-
-def resume_remark(step: int, steps: int, changed: str) -> str:
-    """What a resumed run says first."""
-    if step >= steps:
-        return f"already at step {step}, --steps {steps} asks for no more; to train anew with other options: --restart"
-    return f"resuming at step {step}" + (f"; changed: {changed}" if changed else "")
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], weight_decay: float) -> None:
-    """Take over an optimizer's state, but not its old options: what is asked for now holds."""
-    optimizer.load_state_dict(state["optimizer"])
-    for group in optimizer.param_groups:
-        group["weight_decay"] = weight_decay
-
-
-def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between the options of a run and those it is resumed with, for a remark; steps, places and intervals do not count."""
-    silent = {"steps", "preset", "init_from", "data", "run_dir", "device", "threads", "dry_run", "restart"}
-    silent |= {"log_interval", "eval_interval", "save_interval"}
-    parts = []
-    for name, value in new.items():
-        if name in silent or name not in old:
-            continue
-        if isinstance(value, Mapping):
-            parts.append(changed_options(old[name], value))
-        elif old[name] != value:
-            parts.append(f"{name} {old[name]} -> {value}")
-    return ", ".join(part for part in parts if part)
-
-
-def plain_options(options: Any) -> dict[str, Any]:
-    """A script's options as nested dicts of plain types, for the record in the checkpoint."""
-    return json.loads(json.dumps(dataclasses.asdict(options)))
 
 
 def announce(run: RunConfig, device: torch.device, threads: str, processes: Processes) -> None:

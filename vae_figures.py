@@ -13,7 +13,6 @@ from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from sampling import reconstruct
 
 DRAWS = 1  # purpose of random numbers
-EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 MAX_EVALUATED = 4096  # riffs looked at in one evaluation
 
 
@@ -21,7 +20,7 @@ def some_of(tokens: np.ndarray) -> np.ndarray:
     """All riffs, or of many a fixed random choice. tokens: int [riffs, T]"""
     if len(tokens) <= MAX_EVALUATED:
         return tokens
-    return tokens[np.sort(np.random.default_rng(EVALUATION_SEED).choice(len(tokens), MAX_EVALUATED, replace=False))]
+    return tokens[np.sort(np.random.default_rng(training.EVALUATION_SEED).choice(len(tokens), MAX_EVALUATED, replace=False))]
 
 
 @torch.inference_mode()
@@ -35,7 +34,7 @@ def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: 
     was_training = model.training
     model.eval()
     shown = torch.from_numpy(some_of(tokens))
-    noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(EVALUATION_SEED, DRAWS))
+    noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(training.EVALUATION_SEED, DRAWS))
     sums = torch.zeros(4, dtype=torch.float64)
     for some, eps in zip(shown.split(chunk), noise.split(chunk), strict=True):
         some = some.to(device)
@@ -73,8 +72,8 @@ def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, de
             continue
         shown = torch.from_numpy(some_of(tokens))
         mu, logvar = model.encoder(shown.to(device))
-        noise = torch.randn(mu.shape, generator=training.generator(EVALUATION_SEED, DRAWS)).to(device)
-        drawn = reconstruct(model, shown, z=mu + torch.exp(0.5 * logvar) * noise, temperature=1.0, seed=EVALUATION_SEED).numpy()
+        noise = torch.randn(mu.shape, generator=training.generator(training.EVALUATION_SEED, DRAWS)).to(device)
+        drawn = reconstruct(model, shown, z=mu + torch.exp(0.5 * logvar) * noise, temperature=1.0, seed=training.EVALUATION_SEED).numpy()
         sampled = accuracies(drawn, shown.numpy(), model.tokenizer)
         free = accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
         other = accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)

@@ -26,13 +26,13 @@ from matplotlib.figure import Figure
 from config import (
     DIFFUSION_FILE,
     MAX_PITCH,
-    PRESETS,
     VAE_FILE,
     SampleConfig,
     TokenizerConfig,
     TrainVAE,
     UserError,
     preset_options,
+    require_preset,
     run_script,
 )
 from dataset import RiffData, load_riffs, read_file_riffs
@@ -56,8 +56,7 @@ class Visualize:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise UserError(f"--preset {self.preset}: choose from {', '.join(PRESETS)}")
+        require_preset(self.preset)
         if not 1 <= self.num_outputs <= 32:
             raise UserError(f"--num-outputs {self.num_outputs}: give 1 to 32 riffs")
         if self.seed < 0:

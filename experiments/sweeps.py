@@ -5,12 +5,14 @@
 
 Every point is a run of the train scripts and of evaluate.py with their defaults, but for what is swept (and 1000 steps for the
 priors of the learning curve); seed S also picks split S of the songs. Runs are kept in runs/sweeps and taken from there when the
-command is given again: empty it when options or code have changed. Prints tables and draws docs/learning_curve.png or docs/beta_sweep.png.
+command is given again; runs of other options are refused, runs of other code named. Prints tables and draws
+docs/learning_curve.png or docs/beta_sweep.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import subprocess
@@ -37,20 +39,36 @@ COLORS = {"from scratch": "#8fa9c0", "fine-tuned": "#d1603d"}
 
 def run_point(folder: Path, seed: int, flags: Sequence[str], prior: Sequence[str], riffs: int) -> dict[str, Any]:
     """Train and judge one run, unless it is there. -> its metrics.json"""
-    found = folder / "evaluation" / "metrics.json"
-    if not found.exists():
-        common = ["--run-dir", str(folder), "--threads", "1", "--seed", str(seed)]
-        commands = [
-            ["train_vae.py", *common, "--split-seed", str(seed), "--restart", *flags],
-            ["train_diffusion.py", *common, "--restart", *prior],
-            ["evaluate.py", *common, "--num-outputs", str(riffs), "--no-pictures"],
-        ]
+    found, made = folder / "evaluation" / "metrics.json", folder / "sweep.json"
+    common = ["--run-dir", str(folder), "--threads", "1", "--seed", str(seed)]
+    commands = [
+        ["train_vae.py", *common, "--split-seed", str(seed), "--restart", *flags],
+        ["train_diffusion.py", *common, "--restart", *prior],
+        ["evaluate.py", *common, "--num-outputs", str(riffs), "--no-pictures"],
+    ]
+    record = {"commands": commands, "code": code_fingerprint()}
+    if found.exists():
+        old = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
+        if old.get("commands") != commands:
+            raise UserError(f"{folder}: was made with other options; move it away, or give another --output-dir")
+        if old["code"] != record["code"]:
+            print(f"{folder}: was made with other code than this; move it away to make it again", file=sys.stderr)
+    else:
         for command in commands:
             done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise UserError(f"{' '.join(command)}: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
+        write_file(made, json.dumps(record).encode())
         print(folder, flush=True)
     return json.loads(found.read_text(encoding="utf-8"))
+
+
+def code_fingerprint() -> str:
+    """Changes with any script at the top level."""
+    digest = hashlib.sha256()
+    for path in sorted(ROOT.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def figures(record: Mapping[str, Any]) -> dict[str, float]:
@@ -156,7 +174,8 @@ def beta(folder: Path, seeds: Sequence[int], pool: ThreadPoolExecutor, riffs: in
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         if len(names) > 1:
-            axes.legend(frameon=False, fontsize=7)
+            axes.set_ylim(top=axes.get_ylim()[1] + 0.25 * (axes.get_ylim()[1] - axes.get_ylim()[0]))  # room for the legend
+            axes.legend(frameon=False, fontsize=7, loc="upper right", ncols=-(-len(names) // 3))
     save(figure, "beta_sweep.png")
 
 

@@ -225,7 +225,9 @@ def test_values_are_means_over_riffs_and_bands_the_bootstrap_over_songs(study: S
     }
     group = np.unique(study.held.song, return_inverse=True)[1]
     for key, values in measures.items():
-        low, high = metrics.bootstrap_interval(values, group, resamples=4000)
+        by_song = [values[group == number] for number in range(group.max() + 1)]
+        draws = np.random.default_rng(0).integers(len(by_song), size=(4000, len(by_song)))
+        low, high = np.percentile([np.concatenate([by_song[i] for i in draw]).mean() for draw in draws], [2.5, 97.5])
         assert again[key]["rows"][HELD]["value"] == pytest.approx(values.mean())
         assert again[key]["band"] == pytest.approx((low, high), abs=0.2 * (high - low)), key
     jitter = study.rows["token jitter"].tokens
@@ -240,6 +242,31 @@ def test_values_are_means_over_riffs_and_bands_the_bootstrap_over_songs(study: S
     }.items():
         assert results[key]["rows"]["token jitter"]["value"] == pytest.approx(value), key
     assert results["copies"]["rows"][TRAIN]["value"] == 1000
+
+
+def test_the_interval_covers_a_known_mean_about_95_percent_of_the_time() -> None:
+    rng = np.random.default_rng(0)
+    row, hits = Row(np.zeros((40, 1), dtype=np.int64), np.zeros(40)), 0
+    for trial in range(300):
+        values = rng.normal(3.0, 2.0, size=40)
+        low, high = evaluation.interval(evaluation.weighted_means(values, evaluation.Songs(trial).weights(row, 0)))
+        hits += low <= 3.0 <= high
+    assert 0.90 <= hits / 300 <= 0.98  # 40 values and the percentile method: slightly under 95 %
+
+
+def test_songs_widen_the_interval_and_keep_its_cover() -> None:
+    rng = np.random.default_rng(1)
+    song = np.repeat(np.array([f"song {number}" for number in range(12)]), 8)
+    hits, widths = {True: 0, False: 0}, {True: 0.0, False: 0.0}
+    for trial in range(60):
+        values = np.repeat(rng.normal(size=12), 8) + 0.1 * rng.normal(size=96)  # riffs of one song resemble each other
+        for grouped in (True, False):
+            row = Row(np.zeros((96, 1), dtype=np.int64), np.zeros(96), song if grouped else None)
+            low, high = evaluation.interval(evaluation.weighted_means(values, evaluation.Songs(trial).weights(row, 0)))
+            hits[grouped] += low <= 0 <= high
+            widths[grouped] += high - low
+    assert widths[True] > 2 * widths[False]
+    assert hits[True] >= 50 > 40 > hits[False]
 
 
 def test_weighted_means_and_medians_by_repeating() -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from config import HOLD, REST, TokenizerConfig
 from metrics import (
     accuracies,
-    bootstrap_interval,
     closeness,
     distinct_share,
     ends_at_home,
@@ -92,39 +91,6 @@ def test_accuracies() -> None:
     assert np.isnan(accuracies(np.array([bar()]), np.array([bar()]), BAR)["onset_accuracy"])
 
 
-def test_the_interval_covers_a_known_mean_about_95_percent_of_the_time() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(300):
-        low, high = bootstrap_interval(rng.normal(3.0, 2.0, size=40), resamples=300, seed=trial)
-        hits += low <= 3.0 <= high
-    assert 0.90 <= hits / 300 <= 0.98  # 40 values and the percentile method: slightly under 95 %
-
-
-def test_groups_widen_the_interval_and_keep_its_cover() -> None:
-    rng = np.random.default_rng(1)
-    groups = np.repeat(np.arange(12), 8)
-    hits = {True: 0, False: 0}
-    widths = {True: 0.0, False: 0.0}
-    for trial in range(60):
-        values = rng.normal(size=12)[groups] + 0.1 * rng.normal(size=96)  # riffs of one song resemble each other
-        for grouped in (True, False):
-            low, high = bootstrap_interval(values, groups if grouped else None, resamples=200, seed=trial)
-            hits[grouped] += low <= 0 <= high
-            widths[grouped] += high - low
-    assert widths[True] > 2 * widths[False]
-    assert hits[True] >= 50 > 40 > hits[False]
-
-
-def test_the_interval_is_seeded_and_takes_any_statistic() -> None:
-    values = np.random.default_rng(2).normal(size=50)
-    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
-    low, high = bootstrap_interval(values, statistic=np.median)
-    assert low <= np.median(values) <= high
-    assert bootstrap_interval(np.full(5, 7.0)) == (7.0, 7.0)
-
-
 def test_scale_consistency_by_hand() -> None:
     def riff(*pitches: int) -> list[int]:
         return [*pitches, *[REST] * (32 - len(pitches))]
@@ -133,12 +99,6 @@ def test_scale_consistency_by_hand() -> None:
     a_harmonic_minor, chromatic = riff(57, 59, 60, 62, 64, 65, 68), riff(*range(48, 60))
     found = scale_consistency(np.array([c_major, one_off, a_harmonic_minor, chromatic, riff()]), TokenizerConfig())
     np.testing.assert_allclose(found, [1, 7 / 8, 1, 7 / 12, np.nan])
-
-
-def test_the_bootstrap_refuses_what_it_cannot_weigh() -> None:
-    for values in ([], [1.0, np.nan]):
-        with pytest.raises(ValueError, match="NaN"):
-            bootstrap_interval(np.array(values))
 
 
 # ---------------------------------------------------------------- what a riff is like

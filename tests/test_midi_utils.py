@@ -507,10 +507,10 @@ def test_known_pitch_and_program_names() -> None:
         with pytest.raises(ValueError):
             parse_pitch(wrong)
     assert [program_name(p) for p in (27, 29, 30, 0)] == [
-        "clean guitar (28)",
-        "overdriven guitar (30)",
-        "distortion guitar (31)",
-        "program (1)",
+        "clean guitar (program 27)",
+        "overdriven guitar (program 29)",
+        "distortion guitar (program 30)",
+        "program 0",
     ]
 
 

@@ -1,0 +1,147 @@
+"""How a run is taken up again where it stopped, or from the weights of another: what must be the same, and what is said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from checkpoints import keep_aside, read_checkpoint
+from config import BASE_MODEL, TrainRunConfig, UserError
+from training import Processes
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What a train script writes to its run folder."""
+
+    last: Path  # what a resumed run needs
+    best: Path  # the model
+    log: Path
+
+
+class TrainOptions(Protocol):
+    """What the options of every train script have."""
+
+    @property
+    def run(self) -> TrainRunConfig: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def train(self) -> Any: ...
+
+
+def find_state(
+    files: RunFiles, kind: str, options: TrainOptions, same: Mapping[str, tuple[Any, str]], processes: Processes
+) -> dict[str, Any] | None:
+    """The state to resume from, in every process; see start_or_resume."""
+    return processes.from_main(start_or_resume(files, kind, options, same) if processes.is_main else None)
+
+
+def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Mapping[str, tuple[Any, str]]) -> dict[str, Any] | None:
+    """Find the state to resume from, and make sure the run asked for is the same run.
+
+    Args:
+        kind: of the checkpoint.
+        same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
+
+    Returns:
+        the checkpoint, or None to start from the beginning; with --restart, old files are kept aside.
+
+    Raises:
+        UserError: the model or the data changed; the differences are listed.
+    """
+    if options.run.restart:
+        for file in (files.last, files.best, files.log):
+            aside = keep_aside(file)
+            if aside:
+                print(f"kept {file.name} as {aside.name}")
+        return None
+    path, best_path = files.last, files.best
+    if not path.exists():
+        if best_path.exists():
+            raise UserError(f"{best_path}: would be overwritten, for {path.name} is not there to go on from; --restart keeps it aside")
+        return None
+    state = read_checkpoint(path, kind)
+    if not {"optimizer", "best"} <= set(state):
+        raise UserError(f"{path}: is a model, not the state of a run; move it away, or use --restart")
+    model_config = dataclasses.asdict(options.model)
+    changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
+    if changed:
+        raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
+    init_from = options.train.init_from
+    if init_from not in ("none", state["options"]["train"].get("init_from", "none")):
+        raise UserError(
+            f"--init-from {init_from}: {path.parent} is already under way from other weights; add --restart, or another --run-dir"
+        )
+    if state["best"]["step"] is not None and not best_path.exists():
+        raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
+    for key, (value, words) in same.items():
+        if state[key] != value:
+            asked = changed_options(state["options"], plain_options(options))
+            why = f" ({asked})" if asked else ""
+            raise UserError(f"{path}: {words} changed since this run began{why}; give another --run-dir, or --restart to begin anew")
+    return state
+
+
+def take_over(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], options: TrainOptions, is_main: bool
+) -> tuple[int, dict[str, Any]]:
+    """Take over a state's optimizer, but not its old options: what is asked for now holds. Says where the run goes on.
+
+    Returns:
+        the step reached, and what is known of the best model.
+    """
+    optimizer.load_state_dict(state["optimizer"])
+    for group in optimizer.param_groups:
+        group["weight_decay"] = options.train.weight_decay
+    if is_main:
+        print(resume_remark(state["step"], options.train.steps, changed_options(state["options"], plain_options(options))))
+    return state["step"], state["best"]
+
+
+def read_initial(path: str, kind: str) -> dict[str, Any]:
+    """The checkpoint named with --init-from.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if not path.strip():
+        raise UserError(f"--init-from is empty; name a {kind} checkpoint, or none")
+    if path == BASE_MODEL and not Path(path).exists():  # the default, from another working directory
+        path = str(Path(__file__).parent / BASE_MODEL)
+    try:
+        return read_checkpoint(path, kind)
+    except UserError as error:
+        raise UserError(f"--init-from {str(error).split(';')[0]}; name a {kind} checkpoint, or none") from None
+
+
+def resume_remark(step: int, steps: int, changed: str) -> str:
+    """What a resumed run says first."""
+    if step >= steps:
+        return f"already at step {step}, --steps {steps} asks for no more; to train anew with other options: --restart"
+    return f"resuming at step {step}" + (f"; changed: {changed}" if changed else "")
+
+
+def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between the options of a run and those it is resumed with, for a remark; steps, places and intervals do not count."""
+    silent = {"steps", "preset", "init_from", "data", "run_dir", "device", "threads", "dry_run", "restart"}
+    silent |= {"log_interval", "eval_interval", "save_interval"}
+    parts = []
+    for name, value in new.items():
+        if name in silent or name not in old:
+            continue
+        if isinstance(value, Mapping):
+            parts.append(changed_options(old[name], value))
+        elif old[name] != value:
+            parts.append(f"{name} {old[name]} -> {value}")
+    return ", ".join(part for part in parts if part)
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """A script's options as nested dicts of plain types, for the record in the checkpoint."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
