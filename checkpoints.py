@@ -194,9 +194,21 @@ def known_riffs(tokens: np.ndarray, names: Sequence[str], before: Mapping[str, A
 
 
 def training_riffs(content: Mapping[str, Any], tokenizer: TokenizerConfig) -> TrainingRiffs:
-    """What riffs of a VAE are to be original against. content: of its checkpoint"""
+    """What riffs of a VAE are to be original against: all that its weights have seen. content: of its checkpoint"""
     known = content["known"]
     return TrainingRiffs(known["tokens"].numpy().astype(np.int64), known["names"], tokenizer)
+
+
+def riffs_by_origin(content: Mapping[str, Any], tokenizer: TokenizerConfig) -> tuple[TrainingRiffs, TrainingRiffs | None]:
+    """The riffs a VAE was trained on itself, and those of the model it started from (None without one). content: of its checkpoint"""
+    names, tokens = content["known"]["names"], content["known"]["tokens"].numpy().astype(np.int64)
+    own = np.array([not name.startswith(BASE_NAME) for name in names])
+    ours = TrainingRiffs(tokens[own], [name for name, mine in zip(names, own, strict=True) if mine], tokenizer)
+    if own.all():
+        return ours, None
+    return ours, TrainingRiffs(
+        tokens[~own], [name.removeprefix(BASE_NAME) for name, mine in zip(names, own, strict=True) if not mine], tokenizer
+    )
 
 
 def keep_aside(path: str | os.PathLike[str]) -> Path | None:

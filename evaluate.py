@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -36,12 +36,16 @@ from config import (
     require_preset,
     run_script,
 )
-from dataset import RiffData, load_riffs
-from evaluation import MODEL, MOST, Row, Study, compare
-from files import write_file, write_files
+from dataset import RiffData, load_riffs, plural
+from evaluation import METRICS, MODEL, MOST, Row, Study, compare
+from files import make_room, refuse_foreign_picture, save_picture, write_files
 from novelty import TrainingRiffs
 
+if TYPE_CHECKING:
+    from models import RiffVAE
+
 LEAST_HELD = 2  # riffs that real music can be compared with
+FEW = 20  # riffs below which a verdict says little
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,32 @@ def token_rivals(train: np.ndarray, tokenizer: TokenizerConfig, count: int, seed
     }
 
 
+def latent_rivals(
+    vae: RiffVAE, riff_data: RiffData, seen: np.ndarray, count: int, seed: int, decoded: Callable[[np.ndarray, int], np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The rivals that stand in for the diffusion model.
+
+    Args:
+        seen: int64 [n, steps], riffs that the diffusion model was trained on.
+        decoded: latents [count, Z] and a number -> tokens.
+
+    Returns:
+        tokens of each, int64 [count, steps]; and the components of the mixtures.
+    """
+    import torch
+
+    from latents import latent_table
+
+    device = next(vae.parameters()).device
+    table = latent_table(vae, seen, device)
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(table.mu.shape), dtype=np.float32))
+    mixtures, components = gaussian_mixtures((table.mu + table.std * noise).numpy(), count, seed % 2**32)
+    rows = {name: decoded(z, number) for number, (name, z) in enumerate(mixtures.items())}
+    own = latent_table(vae, riff_data.train_tokens[:MOST], device).mu.numpy()
+    rows["nearest-neighbour jitter"] = decoded(jittered_latents(own, count, np.random.default_rng(seed)), 2)
+    return rows, components
+
+
 def study_of_run(folder: Path, options: Evaluate) -> Study:
     """Draw every row of a run.
 
@@ -104,6 +134,7 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
     from training import choose_device
     from vae_figures import final_figures
 
+    print(f"{folder}: drawing {options.num_outputs} riffs a row", flush=True)
     device = choose_device(options.run.device)
     vae, content = load_vae(folder / VAE_FILE, str(device))
     diffusion, its_content = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
@@ -128,13 +159,8 @@ def study_of_run(folder: Path, options: Evaluate) -> Study:
     rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
     its = its_content["options"]
     seen = {"latents": its["train"]["latents"], "transpose": its["train"]["prior_transpose"], "seed": its["run"]["seed"]}
-    trained_on = latent_table(vae, prior_tokens(riff_data, **seen)[:4096], device)  # riffs that the diffusion model saw
-    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(trained_on.mu.shape), dtype=np.float32))
-    mixtures, components = gaussian_mixtures((trained_on.mu + trained_on.std * noise).numpy(), count, seed % 2**32)
-    for number, (name, z) in enumerate(mixtures.items()):
-        rows[name] = decoded(z, number)
-    own = latent_table(vae, riff_data.train_tokens[:MOST], device).mu.numpy()
-    rows["nearest-neighbour jitter"] = decoded(jittered_latents(own, count, np.random.default_rng(seed)), 2)
+    rivals, components = latent_rivals(vae, riff_data, prior_tokens(riff_data, **seen)[:4096], count, seed, decoded)
+    rows |= rivals
     rows |= token_rivals(riff_data.train_tokens, vae.tokenizer, count, seed)
     train, held = rows_of(riff_data, False), rows_of(riff_data, True)
     made = {name: Row(tokens, np.full(len(tokens), content["data"]["bpm"])) for name, tokens in rows.items()}
@@ -162,10 +188,10 @@ def study_of_folders(options: Evaluate) -> Study:
     made = load_riffs(DataConfig(data=options.generated, holdout=0.0, max_bars=0), tokenizer, generated=True)
     for folder, riff_data in ((options.generated, made), (options.reference, reference)):
         refused = sum(not row.riffs for row in riff_data.rows)
-        print(
-            f"{folder}: {len(riff_data.tokens)} riffs of {len(riff_data.rows) - refused} files"
-            + f", {refused} files refused" * (refused > 0)
-        )
+        print(f"{folder}: {plural(len(riff_data.tokens), 'riff')} of {plural(len(riff_data.rows), 'file')}, {refused} of them refused")
+    calls = generate_calls(Path(options.generated))
+    if calls > 1:
+        print(f"{options.generated}: generate.py wrote these in {calls} calls with different models or settings; they are judged as one")
     if reference.held_out.sum() < LEAST_HELD:
         raise UserError(f"{options.reference}: needs riffs of two songs or more (the part of a file name before _ is its song)")
     train, held = rows_of(reference, False), rows_of(reference, True)
@@ -177,6 +203,18 @@ def study_of_folders(options: Evaluate) -> Study:
     rows |= {name: Row(tokens, np.full(len(tokens), float(np.median(train.bpm)))) for name, tokens in rivals.items()}
     refused = Counter(row.reason for row in made.rows if not row.riffs)
     return Study(options.generated, tokenizer, train, held, known, rows, facts={"refused": dict(refused)})
+
+
+def generate_calls(folder: Path) -> int:
+    """How many different models and settings the JSON files of generate.py in a folder tell of."""
+    found = set()
+    for path in folder.rglob("riff_seed*.json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found.add(json.dumps([record["vae"], record["diffusion"], record["settings"]], sort_keys=True))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return len(found)
 
 
 # ---------------------------------------------------------------- main
@@ -209,35 +247,65 @@ def plain(value: Any) -> Any:
     return value
 
 
+def output_folder(options: Evaluate, runs: Sequence[Path]) -> Path:
+    """Where to write, made ready before the work.
+
+    Raises:
+        UserError: a run is named twice, a folder is not there, or a file there is not ours.
+    """
+    if options.generated:
+        source = Path(options.generated)
+        default = source / "evaluation"
+    else:
+        if len({run.resolve() for run in runs}) < len(runs):
+            raise UserError("a run folder is named twice; name each once")
+        source = runs[0]
+        default = runs[0] / "evaluation" if len(runs) == 1 else Path("runs/evaluation")
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder" + "; run train_vae.py and train_diffusion.py first" * (not options.generated))
+    folder = Path(options.output_dir or default)
+    record, table = folder / "metrics.json", folder / "metrics.md"
+    if record.exists() or table.exists():
+        try:
+            ours = "metrics" in json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise UserError(f"{folder}: holds a metrics.json or metrics.md that evaluate.py did not write; give another --output-dir")
+    for key in METRICS if options.pictures else ():
+        refuse_foreign_picture(folder / f"{key}.png")
+    make_room(folder)
+    return folder
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Evaluate, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     if options.run.dry_run:
         print(format_options(options))
         return 0
     begin = time.perf_counter()
+    runs = [Path(run) for run in options.runs or [options.run.run_dir or f"runs/{options.preset}"]]
+    folder = output_folder(options, runs)
     if options.generated:
-        studies, folder = [study_of_folders(options)], Path(options.output_dir or Path(options.generated) / "evaluation")
+        studies = [study_of_folders(options)]
     else:
         from training import choose_threads
 
         choose_threads(options.run.threads)
-        runs = [Path(run) for run in options.runs or [options.run.run_dir or f"runs/{options.preset}"]]
-        if len({run.resolve() for run in runs}) < len(runs):
-            raise UserError("a run folder is named twice; name each once")
-        studies, folder = (
-            [study_of_run(run, options) for run in runs],
-            Path(options.output_dir or (runs[0] / "evaluation" if len(runs) == 1 else "runs/evaluation")),
-        )
+        studies = [study_of_run(run, options) for run in runs]
     if len({study.tokenizer for study in studies}) > 1:
         raise UserError("the runs have different tokens (presets); evaluate them one by one")
+    print("measuring", flush=True)
     results = compare(studies, options.run.seed)
 
     count = len(studies[0].rows[MODEL].tokens)
-    held = ", ".join(str(len(study.held.tokens)) for study in studies)
-    print(
-        f"{', '.join(study.name for study in studies)}: {count} riffs a row, {held} held-out riffs; ! is not a value that real riffs have\n"
-    )
-    print(reports.text_table(results))
+    held = [len(study.held.tokens) for study in studies]
+    real = " + ".join(map(str, held))
+    print(f"\n{', '.join(study.name for study in studies)}: {count} new riffs, judged by {real} real ones that were held out")
+    print(reports.plain_words(results))
+    if count < FEW or min(held) < FEW:
+        print(f"So few riffs ({count} new, {min(held)} real) say little: with {FEW} or more of each, verdicts begin to mean something.")
+    print(f"\n{reports.text_table(results)}\n\n{reports.legend(results)}")
     print(f"\n{reports.verdict_lines(results)}\n\n{reports.losers(results)}")
     record: dict[str, Any] = {"runs": [study.name for study in studies], "riffs": count, "seed": options.run.seed}
     record |= {"settings": dataclasses.asdict(options.sample), "metrics": results}
@@ -250,21 +318,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_files({folder / "metrics.json": text.encode(), folder / "metrics.md": markdown.encode()})
     if options.pictures:
         for key, metric in results.items():
-            write_picture(folder / f"{key}.png", lambda metric=metric: reports.picture(metric))
+            save_picture(reports.picture(metric), folder / f"{key}.png")
     print(
         f"\n{folder}: metrics.json, metrics.md"
         + ", one picture for each metric" * options.pictures
         + f" ({time.perf_counter() - begin:.0f} s)"
     )
     return 0
-
-
-def write_picture(path: Path, draw: Callable[[], Any]) -> None:
-    import io
-
-    data = io.BytesIO()
-    draw().savefig(data, format="png")
-    write_file(path, data.getvalue())
 
 
 if __name__ == "__main__":

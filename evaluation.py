@@ -24,6 +24,7 @@ PARTINGS = 100  # random divisions of the real songs, whose distances are the ba
 SUBSETS = 40  # random subsets for distances that depend on the number of riffs
 MOST = 2000  # riffs of one row that distances between sets look at
 NEIGHBOURS = 5  # of precision, recall, density and coverage
+CHANCE = "may be chance"  # in the verdict on a miss whose interval reaches into the band
 HELD, TRAIN, MODEL = "held-out riffs", "training riffs copied", "model"
 
 Rule = Literal["inside", "at most", "at least", "none"]
@@ -348,7 +349,7 @@ def verdict(metric: Metric, value: float, band: Sequence[float], chance: Sequenc
         metric.rule, f"{'below' if value < band[0] else 'above'} the human band"
     )
     reaches = passes(metric.rule, float(np.clip(band[0] if value < band[0] else band[1], *chance)), band)
-    return words + " (may be chance)" * reaches
+    return words + f" ({CHANCE})" * reaches
 
 
 def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:

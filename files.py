@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tempfile
 import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIGNATURE = "midi riffs"  # inside our pictures, so that no other is overwritten
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -25,3 +36,37 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def make_room(folder: Path) -> None:
+    """Make a folder that files are to be written to, before the work that they need.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def refuse_foreign_picture(path: Path) -> None:
+    """
+    Raises:
+        UserError: there is a file by that name that this project did not draw.
+    """
+    if path.exists() and SIGNATURE.encode() not in path.read_bytes()[:2000]:
+        raise UserError(f"{path}: is not a picture of ours and would be overwritten; move it away, or give another --output-dir")
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises:
+        UserError: see refuse_foreign_picture.
+    """
+    refuse_foreign_picture(path)
+    data = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a glyph that the font lacks is drawn as a box
+        figure.savefig(data, format="png", metadata={"Software": SIGNATURE})
+    write_file(path, data.getvalue())

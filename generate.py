@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints import load_diffusion, load_vae, training_riffs, weights_hash
+from checkpoints import BASE_NAME, load_diffusion, load_vae, riffs_by_origin, training_riffs, weights_hash
 from config import (
     DIFFUSION_FILE,
     LONG_FILE,
@@ -33,6 +33,7 @@ from config import (
     parse_seeds,
     run_script,
 )
+from dataset import plural
 from files import write_files
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes
@@ -94,11 +95,18 @@ def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
     write_files({path: midi, path.with_suffix(".json"): (json.dumps(record, indent=1) + "\n").encode()})
 
 
-def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, tokenizer: TokenizerConfig, most: int = 20) -> None:
-    """One line per riff, and their means."""
+def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, names: Sequence[str], tokenizer: TokenizerConfig) -> None:
+    """One line per riff, and their means.
+
+    Args:
+        nearest: among all riffs the weights have seen.
+        names: of the nearest riffs.
+    """
+    most = 20
     head = f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s} {'copied':>7s}"
-    print(f"{head}  contour (one sign a step: . rest, - hold)")
-    for seed, riff, copied in list(zip(seeds, tokens, nearest.copied, strict=True))[:most]:
+    contour = "contour (. rest, - hold)"
+    print(f"{head}  {contour:{tokenizer.steps + tokenizer.bars - 1}s}  nearest riff")
+    for seed, riff, copied, name in list(zip(seeds, tokens, nearest.copied, names, strict=True))[:most]:
         facts = describe(riff, tokenizer)
         start, end, pitch = tokens_to_notes(riff, tokenizer)
         signs = ["."] * len(riff)
@@ -106,7 +114,7 @@ def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, toke
             signs[first:last] = ["0123456789abcdefghijklmnopqrstuvwxyz"[min(35, int(value - pitch.min()))]] + ["-"] * int(last - first - 1)
         shown = "|".join("".join(signs[i : i + tokenizer.steps_per_bar]) for i in range(0, len(signs), tokenizer.steps_per_bar))
         low, high = facts["lowest"] or "-", facts["highest"] or "-"
-        print(f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {low:>7s} {high:>8s} {copied:7.0%}  {shown}")
+        print(f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {low:>7s} {high:>8s} {copied:7.0%}  {shown}  {name}")
     if len(seeds) > most:
         print(f"   ... and {len(seeds) - most} more")
     silent = int((rest_ratio(tokens) == 1).sum())
@@ -149,14 +157,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- music
     pitch_range = (content["data"]["lowest"], content["data"]["highest"])
     known = training_riffs(content, vae.tokenizer)
+    origins = dict(zip(("nearest", "nearest_in_base_model"), riffs_by_origin(content, vae.tokenizer), strict=True))
     drawn, attempts, nearest = sample_original_riffs(vae, diffusion, seeds, sample, known, options.max_copy, pitch_range)
     kept = np.flatnonzero(attempts >= 0)
     refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
     if not len(kept):
         raise UserError(
-            f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts; allow more"
+            f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts "
+            f"({nearest.copied.min():.0%} at least in the last); allow more"
         )
     tokens, nearest, attempts = drawn[kept], nearest.take(kept), attempts[kept]
+    among = {key: riffs.nearest(tokens) if riffs else None for key, riffs in origins.items()}
     seeds, paths = [seeds[i] for i in kept], [paths[i] for i in kept]
     made_with = {
         "settings": {**dataclasses.asdict(sample), "max_copy": options.max_copy},
@@ -171,16 +182,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         Riff(riff, ((0.0, bpm),), program, f"riff seed {seed}", ((0.0, f"seed {seed}"),)) for seed, riff in zip(seeds, tokens, strict=True)
     ]
     for i, (seed, riff, path) in enumerate(zip(seeds, riffs, paths, strict=True)):
-        facts = {"attempt": int(attempts[i]), "nearest": known.describe(nearest, i), "riff": describe(riff.tokens, vae.tokenizer)}
+        facts = {"attempt": int(attempts[i]), "riff": describe(riff.tokens, vae.tokenizer)}
+        facts |= {
+            key: riffs.describe(found, i) if riffs and found else None
+            for (key, found), riffs in zip(among.items(), origins.values(), strict=True)
+        }
         write_with_json(path, riffs_to_midi([riff], vae.tokenizer), {"seed": seed, **made_with, **facts})
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
     write_with_json(long_path, riffs_to_midi(riffs, vae.tokenizer), {**made_with, "riffs": parts})
 
     # ---- what was made
-    print_table(tokens, seeds, nearest, vae.tokenizer)
+    print_table(
+        tokens,
+        seeds,
+        nearest,
+        ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index],
+        vae.tokenizer,
+    )
     bars = len(seeds) * vae.tokenizer.bars
     print(f"{long_path}: {len(seeds)} riffs in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json)")
+    others = set((output_dir / PARTS_FOLDER).glob("riff_seed*.mid")) - set(paths)
+    if others:
+        print(f"{output_dir / PARTS_FOLDER}: {plural(len(others), 'riff')} of earlier calls lie there too; --output-dir keeps sets apart")
     if (attempts > 0).any():
         print(f"drawn again because they copied too much (--max-copy {options.max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
     if refused:

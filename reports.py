@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation import HELD, MODEL, losses
+from evaluation import CHANCE, HELD, MODEL, TRAIN, losses
 
 SHORT = {
     HELD: "held-out", MODEL: "model", "N(0, I) prior": "N(0,I)", "one Gaussian": "Gaussian", "Gaussian mixture": "mixture",
     "nearest-neighbour jitter": "jitter", "held-out, autoencoded": "autoenc.", "training riffs copied": "copied",
+}  # fmt: skip
+ABOUT = {
+    HELD: "riffs of songs that were held out", MODEL: "the new riffs", "N(0, I) prior": "the decoder fed with plain noise",
+    "one Gaussian": "a single Gaussian in place of the diffusion model", "Gaussian mixture": "the best mixture in its place",
+    "nearest-neighbour jitter": "training riffs, half-way to a neighbour", "unigram": "notes drawn by frequency",
+    "Markov": "notes drawn by what follows what", "shuffled": "training riffs, notes in disorder", TRAIN: "training riffs as they are",
+    "held-out, autoencoded": "held-out riffs through the VAE",
 }  # fmt: skip
 BAND, POINT, OURS, FAILED = "#d9e4ee", "#1f3b57", "#d1603d", "#9a9a9a"
 
@@ -50,6 +57,36 @@ def text_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def legend(results: Mapping[str, Any]) -> str:
+    """What the columns of the text table are."""
+    names = list(next(iter(results.values()))["rows"])
+    shown = [f"{SHORT.get(name, name)}: {ABOUT[name]}" for name in names if name in ABOUT]
+    head = "real riffs: the values that real riffs have, 95 times in 100. ! is not such a value. The columns: "
+    return textwrap.fill(head + "; ".join(shown) + ".", 160)
+
+
+def plain_words(results: Mapping[str, Any], name: str = MODEL) -> str:
+    """What a row is like, in sentences: where it is like real riffs, where not, and how much is copied."""
+    rows = {key: metric["rows"][name] for key, metric in results.items() if name in metric["rows"]}
+    told = {key: row for key, row in rows.items() if row["passes"] is not None}
+    failed = [key for key, row in told.items() if not row["passes"]]
+    clear = [key for key in failed if CHANCE not in told[key]["verdict"]]
+    lines = [f"The new riffs are like real ones in {len(told) - len(failed)} of {len(told)} measures."]
+    if clear:
+        parts = [f"{results[key]['label']} ({number(rows[key]['value'])}, real riffs {band_words(results[key])})" for key in clear]
+        lines.append(f"They differ in: {'; '.join(parts)}.")
+    rest = [results[key]["label"] for key in failed if key not in clear]
+    if rest:
+        lines.append(f"They miss, but maybe by chance: {'; '.join(rest)}.")
+    if "copies" in rows and "nearest_distance" in rows:
+        people = results["nearest_distance"]["rows"][HELD]["value"]
+        lines.append(
+            f"Copied: {number(rows['copies']['value'])} in 1000 are a known riff, transposed or not. Half of the new riffs share "
+            f"{1 - rows['nearest_distance']['value']:.0%} or more with the nearest known riff; half of people's own, {1 - people:.0%}."
+        )
+    return "\n".join(textwrap.fill(line, 160, subsequent_indent="  ") for line in lines)
+
+
 def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
     """One line a metric: the verdict on a row, its interval, and the rivals that do as well."""
     lines = []
@@ -58,10 +95,10 @@ def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
         if row is None:
             continue
         low, high = row["interval"]
-        also = ", ".join(SHORT.get(rival, rival) for rival in metric["blind_to"]) or "none of the rivals"
+        also = ", ".join(SHORT.get(rival, rival) for rival in metric["blind_to"]) or "none"
         lines.append(
             f"{metric['label'] + ':':31s}{row['verdict']:40s} {number(row['value']):>6s} [{number(low)}, {number(high)}], "
-            f"real riffs {band_words(metric)}; blind to: {also}"
+            f"real riffs {band_words(metric)}; rivals that pass too: {also}"
         )
     return "\n".join(lines)
 
@@ -71,8 +108,10 @@ def losers(results: Mapping[str, Any]) -> str:
     found = losses(results)
     lines = []
     for name, keys in found.items():
-        labels = ", ".join(results[key]["label"] for key in keys) or "nowhere"
-        lines.append(f"{SHORT.get(name, name):10s} fails {len(keys):2d} of {len(results)}: {labels}")
+        chance = sum(CHANCE in results[key]["rows"][name]["verdict"] for key in keys)
+        labels = "; ".join(results[key]["label"] for key in keys) or "nowhere"
+        perhaps = f" ({chance} may be chance)" if chance else ""
+        lines.append(f"{SHORT.get(name, name):10s} fails {len(keys):2d} of {len(results)}{perhaps}: {labels}")
     return "\n".join(textwrap.fill(line, 160, subsequent_indent=" " * 12) for line in lines)
 
 

@@ -11,8 +11,6 @@ python visualize_tokens.py FILE.mid ...    any MIDI files
 from __future__ import annotations
 
 import dataclasses
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +34,9 @@ from config import (
     run_script,
 )
 from dataset import RiffData, load_riffs, read_file_riffs
-from files import write_file
+from files import save_picture
 from midi_utils import MidiError, pitch_name, tokens_to_notes
 
-SIGNATURE = "midi riffs, visualize_tokens.py"  # inside our pictures, so that no other is overwritten
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
 
 
@@ -292,22 +289,6 @@ class Run:
         return dataclasses.replace(preset_options(TrainVAE, self.preset).dataset, max_bars=0, low=1, high=MAX_PITCH, max_off_grid=1.0)
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Write a picture.
-
-    Raises:
-        UserError: there is one by that name that this script did not draw.
-    """
-    data = io.BytesIO()
-    if path.exists() and SIGNATURE.encode() not in path.read_bytes()[:2000]:
-        raise UserError(f"{path}: is not a picture of ours and would be overwritten; move it away, or give another --output-dir")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a glyph that the font lacks is drawn as a box
-        figure.savefig(data, format="png", metadata={"Software": SIGNATURE})
-    write_file(path, data.getvalue())
-    print(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Visualize, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     run = Run(options)
@@ -327,8 +308,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.vae()  # before anything is written
     for name in wanted:
         save_picture(drawers[name](run, options), folder / f"{name}.png")
+        print(folder / f"{name}.png")
     if files:
-        save_picture(picture_of_files(files, run.tokenizer(), run), folder / f"file_{files[0].stem}.png")
+        path = folder / f"file_{files[0].stem}.png"
+        save_picture(picture_of_files(files, run.tokenizer(), run), path)
+        print(path)
     return 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from matplotlib.figure import Figure
 
 from config import UserError, run_script
 from evaluation import HELD, MODEL
-from files import write_file
+from files import save_picture, write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (8, 16, 32, 64, 0)  # riffs to train on; 0 is all of them
@@ -54,11 +53,11 @@ def run_point(folder: Path, seed: int, flags: Sequence[str], prior: Sequence[str
         if old["code"] != record["code"]:
             print(f"{folder}: was made with other code than this; move it away to make it again", file=sys.stderr)
     else:
+        write_file(made, json.dumps(record).encode())  # first: a run that is cut off is made again
         for command in commands:
             done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise UserError(f"{' '.join(command)}: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
-        write_file(made, json.dumps(record).encode())
         print(folder, flush=True)
     return json.loads(found.read_text(encoding="utf-8"))
 
@@ -99,9 +98,7 @@ def draw(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], color: 
 
 
 def save(figure: Figure, name: str) -> None:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    write_file(ROOT / "docs" / name, data.getvalue())
+    save_picture(figure, ROOT / "docs" / name)
     print(f"docs/{name}")
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
+import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mido
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is there: on a busy machine two threads wait for each other
 
-from config import TokenizerConfig, run_script
+from config import DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, run_script
 from midi_utils import Riff, riffs_to_midi
 
 Note = tuple[float, float, int]  # onset and length in quarter notes, MIDI pitch
@@ -184,9 +189,140 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
     folder = tmp_path_factory.mktemp("small")
     songs, run = small_songs(folder / "songs", songs=8, phrases=4), folder / "run"
-    common = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu", "--run-dir", str(run), "--batch-size", "8"]
-    sizes = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
-    assert train_vae.main([*common, *sizes, "--data", str(songs), "--steps", "40", "--lr", "0.01"]) == 0
-    denoiser = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20"]
-    assert train_diffusion.main([*common, *denoiser, "--steps", "40"]) == 0
+    common = [*TINY, "--run-dir", str(run), "--batch-size", "8", "--steps", "40"]
+    assert train_vae.main([*common, *SIZES, "--data", str(songs), "--lr", "0.01"]) == 0
+    assert train_diffusion.main([*common, *DENOISER]) == 0
     return SmallRun(songs, run)
+
+
+# ---------------------------------------------------------------- the train scripts, with small options
+
+TINY = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu"]
+SIZES = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
+DENOISER = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20"]
+PACE = ["--batch-size", "4", "--steps", "10", "--lr", "0.002", "--warmup", "5"]
+PACE += ["--log-interval", "2", "--eval-interval", "3", "--save-interval", "100"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """One of the two train scripts; imported when it is needed, for torch takes its time."""
+
+    name: str
+    kind: str
+    best: str
+
+    @property
+    def module(self) -> Any:
+        return importlib.import_module(self.name)
+
+    @property
+    def last(self) -> str:
+        return self.module.LAST_FILE
+
+    @property
+    def log(self) -> str:
+        return self.module.LOG_FILE
+
+    def run(self, folder: Path, songs: Path, *flags: str) -> int:
+        sizes = ["--data", str(songs), *SIZES] if self.name == "train_vae" else DENOISER
+        return self.module.main([*TINY, "--run-dir", str(folder), *sizes, *PACE, *flags])
+
+    def prepare(self, folder: Path, vae_file: Path) -> Path:
+        """A run folder with what the script needs to start."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "train_diffusion":
+            shutil.copy(vae_file, folder / VAE_FILE)
+        return folder
+
+    def state(self, folder: Path) -> dict[str, Any]:
+        from checkpoints import read_checkpoint
+
+        return read_checkpoint(folder / self.last, self.kind)
+
+
+VAE = Script("train_vae", "riff_vae", VAE_FILE)
+DIFFUSION = Script("train_diffusion", "latent_diffusion", DIFFUSION_FILE)
+BOTH = pytest.mark.parametrize("script", [VAE, DIFFUSION], ids=["vae", "diffusion"])
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 riffs of 4 songs, 9 of them to train on."""
+    return small_songs(tmp_path_factory.mktemp("songs"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, songs: Path) -> Path:
+    """The folder of a run of both scripts, 10 steps each, never stopped. Not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert VAE.run(folder, songs) == 0
+    assert DIFFUSION.run(folder, songs) == 0
+    return folder
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, tensors bit by bit."""
+    from torch import Tensor, equal
+
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def without_options(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key != "options"}
+
+
+def trained(state: dict[str, Any]) -> dict[str, Any]:
+    """What training made: weights (averaged and raw) and optimizer."""
+    return {key: state[key] for key in ("weights", "raw_weights", "optimizer", "step") if key in state}
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    """The log, without what the clock decides."""
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("per_second")} for line in lines]
+
+
+def stop_after(steps: int) -> type:
+    """A StopRequest that is asked, as by Ctrl-C, when the loop has looked at it so many times."""
+    from training import StopRequest
+
+    class StopAfter(StopRequest):
+        looked = 0
+
+        @property
+        def asked(self) -> bool:  # type: ignore[override]
+            self.looked += 1
+            return self.looked >= steps
+
+        @asked.setter
+        def asked(self, value: bool) -> None:
+            pass
+
+    return StopAfter
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *objectives: float) -> list[str]:
+    """Let train_vae.py's looks at the held-out songs find these, then 9.0. The list grows by the hash of the weights at each look."""
+    import train_vae
+    from checkpoints import weights_hash
+
+    real, scores, hashes = train_vae.evaluate, iter(objectives), []
+
+    def evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        hashes.append(weights_hash(model.state_dict()))
+        return {**real(model, *args, **kwargs), "objective": next(scores, 9.0)}
+
+    monkeypatch.setattr(train_vae, "evaluate", evaluate)
+    return hashes
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -113,9 +113,14 @@ def test_chords_tracks_and_remarks(write: Write, check, facts) -> None:
         ("Bass", False, False),
         ("", False, True),
     ]
-    assert found["remarks"] == ["2 tracks: read Gtr, overdriven guitar (30)", "2 chord notes left out (lowest kept)"]
+    assert found["remarks"] == ["2 tracks: read Gtr, overdriven guitar (program 29)", "2 chord notes left out (lowest kept)"]
     _, text, _ = check(path)
-    for words in ("3 tracks", "Gtr, overdriven guitar (30), 18 notes (read here)", "Bass, finger bass (34), 16 notes", "unnamed, drums"):
+    for words in (
+        "3 tracks",
+        "Gtr, overdriven guitar (program 29), 18 notes (read here)",
+        "Bass, finger bass (program 33), 16 notes",
+        "unnamed, drums",
+    ):
         assert words in " ".join(text.split())
 
 
@@ -148,7 +153,7 @@ def test_report_of_a_riff(write: Write, check) -> None:
         "  meter       bar 1: 4/4",
         "  markers     bar 1: Verse",
         "  length      2 bars",
-        "  1 track     pedal, distortion guitar (31), 5 notes",
+        "  1 track     pedal, distortion guitar (program 30), 5 notes",
         "  notes       5, E2 to E3, 12 semitones",
         "  pitches     E2:3  G2:1  E3:1",
         "  lengths     in steps  1:3  2:1  4:1",

@@ -26,13 +26,14 @@ from checkpoints import (
     load_model,
     load_vae,
     read_checkpoint,
+    riffs_by_origin,
     save_checkpoint,
     training_riffs,
     weights_hash,
 )
 from config import DiffusionConfig, TokenizerConfig, TrainVAE, UserError, VAEConfig, preset_options
 from models import LatentDiffusion, RiffVAE
-from training import plain_options
+from resuming import plain_options
 
 torch.set_num_threads(1)
 
@@ -372,3 +373,18 @@ def test_known_riffs_come_back_with_those_of_the_model_before(vae_file: Path) ->
     assert [known.names[i] for i in nearest.index] == [f"{BASE_NAME}c bar 1", f"{BASE_NAME}a bar 1", "b bar 1"]
     assert nearest.copy.all()
     assert torch.equal(third["tokens"], torch.from_numpy(np.concatenate([RIFFS[1:], other, RIFFS])).to(torch.uint8))
+
+
+def test_the_riffs_of_a_run_stand_apart_from_those_of_its_base_model() -> None:
+    """Guards against a nearest training riff that its owner has never seen, and names that say twice where they come from."""
+    other = np.array([[70, 128, 75, *[0] * 13]])
+    alone = known_riffs(RIFFS, ["a bar 1", "b bar 1"])
+    tuned = known_riffs(other, ["c bar 1"], known_riffs(RIFFS[1:], ["b bar 1"], known_riffs(RIFFS[:1], ["a bar 1"])))
+    own, base = riffs_by_origin({"known": alone}, TOKENIZER)
+    assert own.names == ["a bar 1", "b bar 1"] and base is None
+    own, base = riffs_by_origin({"known": tuned}, TOKENIZER)
+    assert base is not None and (own.names, base.names) == (["c bar 1"], ["b bar 1", "a bar 1"])
+    for riffs, tokens in ((own, other), (base, RIFFS[::-1])):
+        nearest = riffs.nearest(tokens)
+        assert nearest.copy.all() and nearest.index.tolist() == list(range(len(tokens)))
+    assert not own.nearest(RIFFS).copy.any() and not base.nearest(other).copy.any()

@@ -68,7 +68,7 @@ def test_what_is_left_out_is_said(write: Write) -> None:
     assert remarks == ["1 chord note left out (lowest kept)"]
     tracks = [midi_track(tune(0), program=29, name="Gtr"), midi_track(tune(1), program=33, name="Bass", channel=1)]
     riffs, remarks = read_file_riffs(write("two.mid", tracks), DataConfig(), TOKENIZER)
-    assert remarks == ["2 tracks: read Gtr, overdriven guitar (30)"]
+    assert remarks == ["2 tracks: read Gtr, overdriven guitar (program 29)"]
     assert (len(riffs), riffs[0].program) == (1, 29)
     held = [*tune(0)[:-1], (7.5, 2.5, 45), *((at + 10, n, p) for at, n, p in tune(1)[4:16])]
     remarks = read_file_riffs(write("held.mid", held), DataConfig(), TOKENIZER)[1]
@@ -141,9 +141,16 @@ def test_every_file_ends_as_used_or_refused(write: Write, tmp_path: Path) -> Non
     ]
     assert data.tokens.shape == (2, 32)
     text = summary(data)
-    assert "5 files, 2 used, 3 refused; 2 riffs of 1 songs" in text
+    assert "5 files, 2 used, 3 refused; 2 riffs of 1 song\n" in text
     for reason in ("unreadable: 1: b_1.mid", "too short: 1: c_1.mid (1 bar, a riff has 2)", "not MIDI: 1: tab.gp4"):
         assert f"refused, {reason}" in text
+
+
+def test_one_is_not_said_in_the_plural(write: Write, tmp_path: Path) -> None:
+    write("a_1.mid", tune(0))
+    text = summary(load(tmp_path))
+    assert "1 file, 1 used, 0 refused; 1 riff of 1 song\n" in text and "1 to train on, 0 held out (0 songs)" in text
+    assert [dataset.plural(count, "riff") for count in (0, 1, 2)] == ["0 riffs", "1 riff", "2 riffs"]
 
 
 def test_the_table_is_saved_as_csv(write: Write, tmp_path: Path) -> None:
@@ -465,7 +472,7 @@ def test_fewer_riffs_are_whole_songs_of_a_larger_choice(tmp_path: Path) -> None:
         assert sorted(whole)[1:] == [4] * (len(whole) - 1)  # song by song: one at most is cut
         left_out = [row for row in some.rows if not row.riffs]
         assert len(left_out) == len(everything.tokens) - len(some.tokens)
-        assert all((row.reason, row.detail) == ("over --most-riffs", f"{most} riffs were asked for") for row in left_out)
+        assert all((row.reason, row.detail) == ("left out by --most-riffs", f"{most} riffs were asked for") for row in left_out)
         assert sum(row.riffs for row in some.rows) == len(some.tokens)
         assert summary(some)
     assert some.fingerprint == everything.fingerprint != load(folder, holdout=0.2, most_riffs=9).fingerprint

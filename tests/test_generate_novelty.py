@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from conftest import Here, SmallRun, assert_one_line, bytes_below
 
 import sampling
 from checkpoints import VAE_KIND, known_riffs, load_vae, read_checkpoint, save_checkpoint
-from config import LONG_FILE, VAE_FILE, DataConfig, Generate, TokenizerConfig
+from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, DataConfig, Generate, TokenizerConfig
 from dataset import load_riffs
 from novelty import TrainingRiffs
 
@@ -61,6 +62,61 @@ def test_each_json_names_the_nearest_training_riff(free: dict[int, dict[str, Any
         assert file and (small_run.songs / file[1]).exists()
         assert record["settings"]["max_copy"] == 1
     assert len({record["nearest"]["copied"] for record in free.values()}) > 3
+
+
+def test_the_base_models_riffs_stand_apart_from_the_runs_own(
+    free: dict[int, dict[str, Any]], small_run: SmallRun, tmp_path: Path, here: Here
+) -> None:
+    """Guards against a nearest riff that the user cannot find in the folder, and against copies of the base model's that go unseen."""
+    assert {record["nearest_in_base_model"] for record in free.values()} == {None}
+    content = read_checkpoint(small_run.folder / VAE_FILE, VAE_KIND)
+    own = content["known"]
+    heard = [seed for seed in free if seed % 2]  # of these seeds' riffs we say that the base model was trained on them
+    theirs = known_riffs(np.array([free[seed]["riff"]["tokens"] for seed in heard]), [f"theirs {seed}" for seed in heard])
+    save_checkpoint(tmp_path / "tuned" / VAE_FILE, {**content, "known": known_riffs(own["tokens"].numpy(), own["names"], theirs)})
+    shutil.copy(small_run.folder / DIFFUSION_FILE, tmp_path / "tuned" / DIFFUSION_FILE)
+
+    result = here("generate", *flags(tmp_path / "tuned", tmp_path / "all", "--seeds", SEEDS, "--max-copy", "1"))
+    assert (result.code, result.err) == (0, "")
+    head, *lines = result.out.splitlines()
+    for (seed, record), line in zip(records(tmp_path / "all").items(), lines[:20], strict=False):
+        assert record["riff"] == free[seed]["riff"] and record["nearest"] == free[seed]["nearest"]
+        base = record["nearest_in_base_model"]
+        assert base["riff"].startswith("theirs ") and (base["copied"] == 1 and base["copy"]) == (seed in heard)
+        closer = record["nearest"] if record["nearest"]["copied"] >= base["copied"] else {**base, "riff": "(the base model's)"}
+        assert line[head.index("nearest riff") :] == closer["riff"]
+        assert line.split()[0] == str(seed) and line.split()[5] == f"{closer['copied']:.0%}"
+    assert "(the base model's)" in result.out and ".mid bar 1" in result.out
+
+    result = here("generate", *flags(tmp_path / "tuned", tmp_path / "new", "--seeds", SEEDS, "--max-copy", "0.999"))
+    assert result.code == 0
+    again = [seed for seed, record in records(tmp_path / "new").items() if record["attempt"]]
+    made = records(tmp_path / "all").items()
+    assert again == [seed for seed, record in made if record["nearest_in_base_model"]["copied"] == 1] and set(heard) <= set(again) < set(
+        free
+    )
+
+
+def test_riffs_of_earlier_calls_are_mentioned(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against a folder of several sets that is judged, or sent to a friend, as one."""
+    for seeds, more, others in (("1-3", [], ""), ("1-3", [], ""), ("3-4", [], "2 riffs"), ("1-4", ["--bpm", "99"], "4 riffs")):
+        result = here("generate", *flags(small_run, tmp_path, "--seeds", seeds, "--max-copy", "1", *more))
+        assert result.code == 0
+        said = f"{tmp_path / 'riffs'}: {others} of earlier calls lie there too; --output-dir keeps sets apart"
+        assert (said in result.out) == ("earlier calls" in result.out) == bool(others)
+
+
+def test_a_refusal_says_how_little_could_be_had(
+    free: dict[int, dict[str, Any]], small_run: SmallRun, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against guessing at --max-copy: the least that any seed reached is named."""
+    monkeypatch.setattr(sampling, "MAX_ATTEMPTS", 1)
+    copied = {seed: record["nearest"]["copied"] for seed, record in free.items() if record["nearest"]["copied"] > 0}
+    seeds = ",".join(map(str, copied))
+    result = here("generate", *flags(small_run, tmp_path / "out", "--seeds", seeds, "--max-copy", "0"))
+    said = "--max-copy 0: no seed gave a riff that copies so little, in "
+    assert_one_line(result, "generate", said, f"({min(copied.values()):.0%} at least in the last)")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_copies_too_much_is_drawn_again(free: dict[int, dict[str, Any]], small_run: SmallRun, tmp_path: Path, here: Here) -> None:
@@ -137,12 +193,12 @@ def test_a_model_that_repeats_its_riff_is_refused_unless_copies_are_allowed(parr
     for record in records(tmp_path / "out").values():
         assert record["attempt"] == 0
         assert record["nearest"] == {"riff": "by heart bar 1", "distance": 0.0, "copied": 1.0, "shared_run": 32, "copy": True}
+        assert record["nearest_in_base_model"] is None
 
 
 def test_a_model_that_only_copies_is_found_out(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
     """Guards against a judge who sees only what generate.py lets through."""
     from checkpoints import DIFFUSION_KIND, weights_hash
-    from config import DIFFUSION_FILE
 
     vae, prior = (read_checkpoint(small_run.folder / name, kind) for name, kind in ((VAE_FILE, VAE_KIND), (DIFFUSION_FILE, DIFFUSION_KIND)))
     for name, value in vae["weights"].items():

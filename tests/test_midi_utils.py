@@ -382,7 +382,7 @@ def test_a_guitar_is_read_before_a_busier_other_part() -> None:
     drums = midi_track([(i / 4, 0.25, 36) for i in range(32)], channel=9)
     track, note = choose_track(parse_midi(midi_bytes(piano, guitar, drums)))
     assert (track.name, track.program) == ("Gtr", 29)
-    assert note == "2 tracks: read Gtr, overdriven guitar (30)"
+    assert note == "2 tracks: read Gtr, overdriven guitar (program 29)"
     track, note = choose_track(parse_midi(midi_bytes(piano, drums)))
     assert (track.name, note) == ("Keys", "")
     few, many = midi_track(EIGHTHS[:3], name="few"), midi_track(EIGHTHS, name="many", channel=1)

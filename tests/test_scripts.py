@@ -453,6 +453,19 @@ def test_a_picture_of_the_same_is_the_same(chain: Chain, tmp_path: Path, here: H
     assert (tmp_path / "samples.png").read_bytes() == (chain.run / "pictures" / "samples.png").read_bytes()
 
 
+def test_a_picture_that_was_there_before_is_not_overwritten(chain: Chain, tmp_path: Path, here: Here) -> None:
+    """Guards against the loss of somebody's picture of the same name; our own may be drawn again."""
+    flags = ["--preset", "riff_2bar_tiny", "--run-dir", str(chain.run), "--output-dir", str(tmp_path), "curves"]
+    (tmp_path / "curves.png").write_bytes(b"\x89PNG, a photo")
+    assert_one_line(here("visualize_tokens", *flags), "visualize_tokens", str(tmp_path / "curves.png"), "--output-dir")
+    assert bytes_below(tmp_path) == {"curves.png": b"\x89PNG, a photo"}
+    (tmp_path / "curves.png").unlink()
+    for _ in range(2):
+        result = here("visualize_tokens", *flags)
+        assert (result.code, result.out, result.err) == (0, f"{tmp_path / 'curves.png'}\n", "")
+    assert_is_a_picture(tmp_path / "curves.png")
+
+
 def test_pictures_of_a_run_without_diffusion_or_held_out_riffs(tmp_path: Path, here: Here) -> None:
     """Guards against pictures that need everything at once: one song, nothing held out, no diffusion yet."""
     songs = small_songs(tmp_path / "songs", songs=1, phrases=5)

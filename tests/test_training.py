@@ -1,13 +1,11 @@
-"""Training through the scripts' own `main`: exact resume, nothing but the steps changes the weights, and runs that go wrong."""
+"""Training through the scripts' own `main`: nothing but the steps changes the weights, the best are kept, and runs that go wrong."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +16,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_songs
+from conftest import (
+    BOTH,
+    DIFFUSION,
+    PACE,
+    SIZES,
+    TINY,
+    VAE,
+    Script,
+    bytes_below,
+    log_lines,
+    one_line,
+    same,
+    scored,
+    small_songs,
+    stop_after,
+    trained,
+    without_options,
+)
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -26,7 +41,7 @@ import train_diffusion
 import train_vae
 import training
 import vae_figures
-from checkpoints import DIFFUSION_KIND, VAE_KIND, load_diffusion, load_vae, read_checkpoint, save_checkpoint, training_riffs, weights_hash
+from checkpoints import DIFFUSION_KIND, load_diffusion, load_vae, read_checkpoint, save_checkpoint, training_riffs, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
 from latents import latent_table, prior_tokens
@@ -37,107 +52,6 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
-COMMON = ["--preset", "riff_2bar_tiny", "--threads", "1", "--device", "cpu"]
-SIZES = ["--embed-size", "12", "--encoder-size", "10", "--decoder-size", "14", "--z-size", "6"]
-PACE = ["--batch-size", "4", "--steps", "10", "--lr", "0.002", "--warmup", "5"]
-PACE += ["--log-interval", "2", "--eval-interval", "3", "--save-interval", "100"]
-DENOISER = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "20"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Script:
-    """One of the two train scripts, with small options."""
-
-    name: str
-    main: Callable[[list[str]], int]
-    kind: str
-    best: str
-    last: str
-    log: str
-
-    def run(self, folder: Path, songs: Path, *flags: str) -> int:
-        sizes = ["--data", str(songs), *SIZES] if self.name == "train_vae" else DENOISER
-        return self.main([*COMMON, "--run-dir", str(folder), *sizes, *PACE, *flags])
-
-    def prepare(self, folder: Path, vae_file: Path) -> Path:
-        """A run folder with what the script needs to start."""
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.name == "train_diffusion":
-            shutil.copy(vae_file, folder / VAE_FILE)
-        return folder
-
-    def state(self, folder: Path) -> dict[str, Any]:
-        return read_checkpoint(folder / self.last, self.kind)
-
-
-VAE = Script("train_vae", train_vae.main, VAE_KIND, VAE_FILE, train_vae.LAST_FILE, train_vae.LOG_FILE)
-DIFFUSION = Script(
-    "train_diffusion", train_diffusion.main, DIFFUSION_KIND, DIFFUSION_FILE, train_diffusion.LAST_FILE, train_diffusion.LOG_FILE
-)
-BOTH = pytest.mark.parametrize("script", [VAE, DIFFUSION], ids=["vae", "diffusion"])
-
-
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 riffs of 4 songs, 9 of them to train on."""
-    return small_songs(tmp_path_factory.mktemp("songs"))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, songs: Path) -> Path:
-    """The folder of a run of both scripts, 10 steps each, never stopped."""
-    folder = tmp_path_factory.mktemp("finished")
-    assert VAE.run(folder, songs) == 0
-    assert DIFFUSION.run(folder, songs) == 0
-    return folder
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, tensors bit by bit."""
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
-
-
-def without_options(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key != "options"}
-
-
-def trained(state: dict[str, Any]) -> dict[str, Any]:
-    """What training made: weights (averaged and raw) and optimizer."""
-    return {key: state[key] for key in ("weights", "raw_weights", "optimizer", "step") if key in state}
-
-
-def log_lines(path: Path) -> list[dict[str, Any]]:
-    """The log, without what the clock decides."""
-    lines = [json.loads(text) for text in path.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith("per_second")} for line in lines]
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def stop_after(steps: int) -> type[training.StopRequest]:
-    """A StopRequest that is asked, as by Ctrl-C, when the loop has looked at it so many times."""
-
-    class StopAfter(training.StopRequest):
-        looked = 0
-
-        @property
-        def asked(self) -> bool:  # type: ignore[override]
-            self.looked += 1
-            return self.looked >= steps
-
-        @asked.setter
-        def asked(self, value: bool) -> None:
-            pass
-
-    return StopAfter
 
 
 def nan_from(module: Any, call: int) -> Callable[..., Any]:
@@ -156,88 +70,7 @@ def nan_from(module: Any, call: int) -> Callable[..., Any]:
     return training_loss
 
 
-# ---------------------------------------------------------------- resume
-
-
-@BOTH
-@pytest.mark.parametrize("cut", [1, 4])
-def test_cut_and_resumed_equals_never_cut(
-    script: Script,
-    cut: int,
-    finished: Path,
-    songs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Guards against a resume that is off by one, loses the optimizer, or only fits at the end of an epoch (9 riffs, 4 a step)."""
-    script.prepare(tmp_path, finished / VAE_FILE)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "StopRequest", stop_after(cut))
-        assert script.run(tmp_path, songs) == 130
-    assert f"stopped at step {cut} of 10; run the same command again" in capsys.readouterr().out
-    assert script.state(tmp_path)["step"] == cut
-    assert script.run(tmp_path, songs) == 0
-    assert f"resuming at step {cut}\n" in capsys.readouterr().out
-    assert same(without_options(script.state(tmp_path)), without_options(script.state(finished)))
-    one, other = (read_checkpoint(folder / script.best, script.kind) for folder in (tmp_path, finished))
-    assert same(without_options(one), without_options(other))
-    assert log_lines(tmp_path / script.log) == log_lines(finished / script.log)
-
-
-@BOTH
-def test_killed_without_warning_resumes_from_the_last_save(
-    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against log lines written twice: the steps after the last save are done again."""
-    script.prepare(tmp_path, finished / VAE_FILE)
-    calls = iter(range(100))
-
-    def power_cut(*args: Any) -> None:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "require_finite", power_cut)
-        with pytest.raises(KeyboardInterrupt):
-            script.run(tmp_path, songs, "--save-interval", "4")
-    assert script.state(tmp_path)["step"] >= 4  # a new best is saved too
-    assert log_lines(tmp_path / script.log)[-1]["step"] == 6
-    assert script.run(tmp_path, songs, "--save-interval", "4") == 0
-    lines = log_lines(tmp_path / script.log)
-    keys = [(line["step"], line["split"]) for line in lines]
-    assert len(set(keys)) == len(keys)
-    assert lines == log_lines(finished / script.log)
-    assert same(trained(script.state(tmp_path)), trained(script.state(finished)))
-
-
-@BOTH
-def test_a_log_line_cut_in_half_does_not_stop_a_resume(
-    script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against a JSON error after a crash in the middle of a line."""
-    script.prepare(tmp_path, finished / VAE_FILE)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "StopRequest", stop_after(4))
-        script.run(tmp_path, songs)
-    with (tmp_path / script.log).open("a") as file:
-        file.write('{"step": 6, "spl')
-    assert script.run(tmp_path, songs) == 0
-    assert log_lines(tmp_path / script.log) == log_lines(finished / script.log)
-
-
-@BOTH
-def test_a_finished_run_run_again_changes_nothing(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a model that is trained on, or replaced, by looking at its summary again."""
-    shutil.copytree(finished, tmp_path / "run")
-    before = bytes_of(tmp_path / "run")
-    assert script.run(tmp_path / "run", songs) == 0
-    after = bytes_of(tmp_path / "run")
-    assert after.keys() == before.keys()
-    for name in (script.best, script.last):
-        one, other = (read_checkpoint(folder / name, script.kind) for folder in (finished, tmp_path / "run"))
-        assert same(without_options(one), without_options(other)), name
-    assert log_lines(tmp_path / "run" / script.log) == log_lines(finished / script.log)
+# ---------------------------------------------------------------- the same weights
 
 
 @BOTH
@@ -262,187 +95,12 @@ def test_looking_does_not_change_the_training(script: Script, flag: str, finishe
     assert same(trained(script.state(tmp_path)), trained(script.state(finished)))
 
 
-# ---------------------------------------------------------------- a run that is not the same run
-
-
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@BOTH
-def test_a_changed_model_is_refused_and_listed(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against weights loaded into another model, and against a run that silently starts over."""
-    shutil.copytree(finished, tmp_path / "run")
-    before = bytes_of(tmp_path / "run")
-    flag, text = ("--z-size", "z_size 6 -> 7") if script is VAE else ("--blocks", "blocks 1 -> 7")
-    with pytest.raises(UserError) as error:
-        script.run(tmp_path / "run", songs, flag, "7")
-    assert text in one_line(error)
-    assert "--restart" in str(error.value)
-    assert bytes_of(tmp_path / "run") == before
-
-
-@BOTH
-def test_changed_riffs_are_refused(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a resume on other data, whose order of examples is another."""
-    shutil.copytree(finished, tmp_path / "run")
-    more = small_songs(tmp_path / "songs", songs=5)
-    before = bytes_of(tmp_path / "run")
-    with pytest.raises(UserError) as error:
-        script.run(tmp_path / "run", more, *([] if script is VAE else ["--data", str(more)]))
-    assert "riffs" in one_line(error)
-    assert bytes_of(tmp_path / "run") == before
-
-
-@BOTH
-def test_a_model_without_its_state_is_not_overwritten(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a run that starts over and puts its first bad model in the place of a good one."""
-    shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / script.last).unlink()
-    before = bytes_of(tmp_path / "run")
-    with pytest.raises(UserError) as error:
-        script.run(tmp_path / "run", songs)
-    assert script.best in one_line(error) and "--restart" in str(error.value)
-    assert bytes_of(tmp_path / "run") == before
-
-
-@BOTH
-def test_weight_decay_asked_for_on_resume_holds(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against an optimizer that goes on with its old options while the script says they changed."""
-    shutil.copytree(finished, tmp_path / "run")
-    assert script.run(tmp_path / "run", songs, "--steps", "12", "--weight-decay", "0.25") == 0
-    assert [group["weight_decay"] for group in script.state(tmp_path / "run")["optimizer"]["param_groups"]] == [0.25]
-
-
-def test_a_fine_tuned_run_resumes_without_the_file_it_started_from(finished: Path, songs: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base.pth"
-    shutil.copy(finished / VAE_FILE, base)
-    assert VAE.run(tmp_path / "run", songs, "--init-from", str(base)) == 0
-    base.unlink()
-    assert VAE.run(tmp_path / "run", songs, "--init-from", str(base), "--steps", "12") == 0
-
-
-def test_a_fine_tuned_model_knows_the_riffs_of_both(finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a copy of what the base model learnt that counts as new; a resume keeps the list."""
-    base = read_checkpoint(finished / VAE_FILE, VAE_KIND)["known"]
-    assert base["names"] == load_riffs(dataclasses.replace(train_vae.TrainVAE().dataset, data=str(songs)), TokenizerConfig()).train_names
-    other = small_songs(tmp_path / "songs", songs=6, phrases=2)
-    run, flags = tmp_path / "run", ["--init-from", str(finished / VAE_FILE), "--holdout", "0.3"]
-    assert VAE.run(run, other, *flags) == 0
-    known = read_checkpoint(run / VAE_FILE, VAE_KIND)["known"]
-    own = read_checkpoint(run / VAE_FILE, VAE_KIND)["data"]["riffs"]
-    assert known["names"][own:] == [f"base model: {name}" for name in base["names"]] and 0 < own < 12
-    assert torch.equal(known["tokens"][own:], base["tokens"])
-    assert VAE.run(run, other, *flags, "--steps", "12") == 0
-    for file in (VAE.best, VAE.last):
-        assert same(read_checkpoint(run / file, VAE_KIND)["known"], known)
-
-
-def test_other_latents_on_resume_are_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a normalisation that belongs to other latents."""
-    shutil.copytree(finished, tmp_path / "run")
-    with pytest.raises(UserError) as error:
-        DIFFUSION.run(tmp_path / "run", songs, "--prior-transpose", "3")
-    assert "--prior-transpose" in one_line(error)
-
-
-def test_a_new_vae_under_an_old_diffusion_run_is_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a denoiser that goes on with the latents of another VAE."""
-    shutil.copytree(finished, tmp_path / "run")
-    assert VAE.run(tmp_path / "run", songs, "--restart", "--seed", "1", "--steps", "2") == 0
-    with pytest.raises(UserError) as error:
-        DIFFUSION.run(tmp_path / "run", songs)
-    assert "VAE" in one_line(error)
-
-
-def test_other_tokens_are_refused_on_resume(finished: Path, songs: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    with pytest.raises(UserError) as error:
-        VAE.run(tmp_path / "run", songs, "--no-hold-token")
-    one_line(error)
-
-
-@BOTH
-def test_a_model_in_place_of_a_state_is_refused(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a KeyError when somebody copies riff_vae.pth to riff_vae_last.pth to go on from it."""
-    shutil.copytree(finished, tmp_path / "run")
-    shutil.copy(tmp_path / "run" / script.best, tmp_path / "run" / script.last)
-    with pytest.raises(UserError) as error:
-        script.run(tmp_path / "run", songs)
-    assert script.last in one_line(error)
-
-
-@BOTH
-def test_restart_keeps_the_old_files_and_starts_over(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against a restart that deletes a good model, or goes on from it."""
-    shutil.copytree(finished, tmp_path / "run")
-    before = bytes_of(tmp_path / "run")
-    for number in (1, 2):
-        assert script.run(tmp_path / "run", songs, "--restart") == 0
-        after = bytes_of(tmp_path / "run")
-        for name in (script.best, script.last, script.log):
-            if number == 1:
-                assert after[f"{name}.old-1"] == before[name]
-            assert f"{name}.old-{number}" in after
-    assert same(without_options(script.state(tmp_path / "run")), without_options(script.state(finished)))
-
-
-def test_other_training_options_are_remarked_on(finished: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """More steps go on from where the run was; a changed learning rate is allowed, and said."""
-    shutil.copytree(finished, tmp_path / "run")
-    assert VAE.run(tmp_path / "run", songs, "--steps", "12", "--lr", "0.0005") == 0
-    assert "resuming at step 10; changed: lr 0.002 -> 0.0005" in capsys.readouterr().out
-    assert VAE.state(tmp_path / "run")["step"] == 12
-
-
-# ---------------------------------------------------------------- other weights to start from
-
-
-@BOTH
-def test_init_from_starts_from_the_given_weights(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against --init-from that is read and not used; the diffusion keeps the normalisation of its own latents."""
-    script.prepare(tmp_path, finished / VAE_FILE)
-    if script is DIFFUSION:  # of another VAE, whose latents are not those of the first
-        VAE.run(tmp_path / "vae", songs, "--seed", "5", "--steps", "3")
-        shutil.copy(tmp_path / "vae" / VAE_FILE, tmp_path / VAE_FILE)
-    still = ["--steps", "1", "--lr", "1e-12"]
-    assert script.run(tmp_path, songs, *still, "--seed", "3", "--init-from", str(finished / script.best)) == 0
-    source = read_checkpoint(finished / script.best, script.kind)["weights"]
-    state = script.state(tmp_path)
-    found = state.get("raw_weights", state["weights"])
-    for name, value in source.items():
-        if name.startswith("latent_"):
-            assert not torch.allclose(found[name], value, atol=1e-4), name
-        else:
-            assert_close(found[name], value, atol=1e-9, rtol=1e-6)
-
-
-def test_init_from_refuses_other_tokens_kinds_and_shapes(finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against tokens that mean something else to the new model; nothing is made before the refusal."""
-    cases = [
-        (VAE, [str(finished / VAE_FILE), "--no-hold-token"], "hold_token True -> False"),
-        (VAE, [str(finished / VAE_FILE), "--decoder-size", "15"], "do not fit"),
-        (VAE, [str(finished / DIFFUSION_FILE)], "latent_diffusion"),
-        (VAE, [str(tmp_path / "none.pth")], "no such checkpoint"),
-        (DIFFUSION, [str(finished / VAE_FILE)], "riff_vae"),
-        (DIFFUSION, [str(finished / DIFFUSION_FILE), "--hidden-size", "18"], "do not fit"),
-    ]
-    for number, (script, flags, text) in enumerate(cases):
-        folder = script.prepare(tmp_path / str(number), finished / VAE_FILE)
-        before = bytes_of(folder)
-        with pytest.raises(UserError) as error:
-            script.run(folder, songs, "--init-from", *flags)
-        assert text in one_line(error)
-        assert bytes_of(folder) == before
-
-
 # ---------------------------------------------------------------- stopping
 
 
 def test_ctrl_c_saves_and_the_same_command_resumes(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A real SIGINT in a real process: exit 130, a state to resume from, no traceback."""
-    flags = [*COMMON, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, "--batch-size", "4", "--log-interval", "1"]
+    flags = [*TINY, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, "--batch-size", "4", "--log-interval", "1"]
     command = [sys.executable, "-u", "train_vae.py", *flags, "--steps", "1000000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -538,14 +196,7 @@ def test_gradients_do_not_add_up_from_step_to_step() -> None:
 
 def test_the_best_vae_is_replaced_only_by_a_better_one(songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the last model in place of the best, also across a resume."""
-    real, scores = train_vae.evaluate, iter([5.0, 3.0, 4.0, 3.0])
-    hashes = []
-
-    def evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        hashes.append(weights_hash(model.state_dict()))
-        return {**real(model, *args, **kwargs), "objective": next(scores, 9.0)}
-
-    monkeypatch.setattr(train_vae, "evaluate", evaluate)
+    hashes = scored(monkeypatch, 5.0, 3.0, 4.0, 3.0)
     with monkeypatch.context() as patch:
         patch.setattr(training, "StopRequest", stop_after(7))
         assert VAE.run(tmp_path, songs, "--eval-interval", "2") == 130  # looks at 2, 4 and 6
@@ -560,15 +211,14 @@ def test_training_stops_early_and_stays_stopped(
     patience: int, ends: int, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Best at step 2, looked at after every step; the state to resume from is that of the stop, and running again changes nothing."""
-    real, scores = train_vae.evaluate, iter([5.0, 3.0])
-    monkeypatch.setattr(train_vae, "evaluate", lambda *args, **kwargs: {**real(*args, **kwargs), "objective": next(scores, 9.0)})
+    scored(monkeypatch, 5.0, 3.0)
     flags = ["--eval-interval", "1", "--patience", str(patience), "--beta-anneal", "0"]
     assert VAE.run(tmp_path, songs, *flags) == 0
     assert (VAE.state(tmp_path)["step"], VAE.state(tmp_path)["best"]["step"]) == (ends, 2)
     assert "the model of step 2" in capsys.readouterr().out
-    before = bytes_of(tmp_path)
+    before = bytes_below(tmp_path)
     assert VAE.run(tmp_path, songs, *flags) == 0
-    assert bytes_of(tmp_path) == before
+    assert bytes_below(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -578,6 +228,7 @@ def test_training_stops_early_and_stays_stopped(
         (0.3, [0.4, 0.1, 0.1, 0.1, 0.35], [], 10),  # also after some that were
         (0.3, [0.4, 0.5, 0.5, 0.5, 0.2], [6, 8], 4),  # one copy is enough to be passed over
         (0.3, [0.2, 0.1, 0.29, 0.1, 0.5], [10], 6),  # none will do: the newest of those without copies
+        (0.3, [0.1, 0.2, 0.15, 0.1, 0.05], [2, 4, 6, 8, 10], 4),  # nor any without copies: the newest of all
         (math.nan, [0.4, 0.0, 0.0, 0.0, 0.0], [8, 10], 10),  # a single song: the last
     ],
 )
@@ -618,7 +269,7 @@ def test_novelty_of_a_prior_is_that_of_what_it_draws(finished: Path) -> None:
     vae, content = load_vae(finished / VAE_FILE)
     model, _ = load_diffusion(finished / DIFFUSION_FILE, vae)
     limits = (content["data"]["lowest"], content["data"]["highest"])
-    first = train_diffusion.EVALUATION_SEED
+    first = training.EVALUATION_SEED
     drawn, _ = sample_riffs(vae, model, range(first, first + train_diffusion.NOVELTY_SAMPLES), SampleConfig(), limits)
     heard = TrainingRiffs(drawn, [""] * len(drawn), vae.tokenizer)
     assert train_diffusion.sampled_novelty(vae, model, heard, limits) == {"distance": 0.0, "copies": len(drawn)}
@@ -730,7 +381,7 @@ def test_five_riffs_are_enough(count: int, phrases: int, held: int, tmp_path: Pa
 
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, songs: Path) -> None:
     """Guards against batches that are shared wrongly, gradients that are summed, and dropout drawn by each process for itself."""
-    flags = [*COMMON, "--data", str(songs), *SIZES, *PACE, "--steps", "4", "--batch-size", "6", "--warmup", "0"]
+    flags = [*TINY, "--data", str(songs), *SIZES, *PACE, "--steps", "4", "--batch-size", "6", "--warmup", "0"]
     assert "dropout" in VAETrainConfig.__dataclass_fields__
     flags += ["--dropout", "0.3", "--word-dropout", "0.3"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -759,11 +410,11 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused(
     """Guards against examples that are counted twice or lost; refused before anything is joined or written."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     script.prepare(tmp_path, finished / VAE_FILE)
-    before = bytes_of(tmp_path)
+    before = bytes_below(tmp_path)
     with pytest.raises(UserError) as error:
         script.run(tmp_path, songs, "--batch-size", "7")
     assert "--batch-size 7" in one_line(error) and "2 processes" in one_line(error)
-    assert bytes_of(tmp_path) == before
+    assert bytes_below(tmp_path) == before
 
 
 def test_shares_of_a_batch_are_the_batch() -> None:
@@ -870,12 +521,6 @@ def test_log_holds_every_loss_part_raw_and_weighted(finished: Path) -> None:
     assert [line["step"] for line in held] == [3, 6, 9, 10]
 
 
-def test_changed_options_names_what_changed_and_nothing_else() -> None:
-    old = {"steps": 5, "train": {"lr": 1.0, "beta": 2.0}, "run": {"seed": 0}, "preset": "a"}
-    new = {"steps": 9, "train": {"lr": 3.0, "beta": 2.0, "new": 1}, "run": {"seed": 4}, "preset": "b"}
-    assert training.changed_options(old, new) == "lr 1.0 -> 3.0, seed 0 -> 4"
-
-
 def test_a_full_disk_while_training_leaves_the_last_state(
     finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -883,7 +528,7 @@ def test_a_full_disk_while_training_leaves_the_last_state(
     with monkeypatch.context() as patch:
         patch.setattr(training, "StopRequest", stop_after(4))
         VAE.run(tmp_path, songs)
-    before = bytes_of(tmp_path)
+    before = bytes_below(tmp_path)
 
     def full_disk(*args: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -892,7 +537,7 @@ def test_a_full_disk_while_training_leaves_the_last_state(
         patch.setattr(os, "replace", full_disk)
         with pytest.raises(OSError, match="No space left"):
             VAE.run(tmp_path, songs)
-    after = bytes_of(tmp_path)
+    after = bytes_below(tmp_path)
     assert after[VAE.last] == before[VAE.last]
     assert after[VAE.best] == before[VAE.best]
     assert not [name for name in after if name.endswith(".tmp")]
@@ -905,22 +550,12 @@ def test_save_checkpoint_is_what_the_scripts_use() -> None:
     assert train_vae.save_checkpoint is save_checkpoint and train_diffusion.save_checkpoint is save_checkpoint
 
 
-def test_init_from_on_a_run_under_way_is_refused(finished: Path, songs: Path, tmp_path: Path) -> None:
-    """Guards against an option that is silently ignored."""
-    shutil.copytree(finished, tmp_path / "run")
-    shutil.copy(finished / VAE_FILE, tmp_path / "base.pth")
-    with pytest.raises(UserError) as error:
-        VAE.run(tmp_path / "run", songs, "--init-from", str(tmp_path / "base.pth"))
-    assert "--init-from" in one_line(error) and "--restart" in str(error.value)
-
-
 def test_a_closed_pipe_does_not_end_a_training(songs: Path, tmp_path: Path) -> None:
     """Guards against `train_vae.py | head` that leaves no model and says nothing."""
-    flags = [*COMMON, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, *PACE, "--log-interval", "1"]
+    flags = [*TINY, "--run-dir", str(tmp_path), "--data", str(songs), *SIZES, *PACE, "--log-interval", "1"]
     process = subprocess.Popen([sys.executable, "-u", "train_vae.py", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
-    while not process.stdout.readline().startswith(b"step"):
-        pass
+    assert any(line.startswith(b"step") for line in process.stdout)
     process.stdout.close()
     process.wait(timeout=60)
     assert (tmp_path / VAE_FILE).exists()
