@@ -21,10 +21,25 @@ from pathlib import Path
 import torch
 
 import training
-from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, TrainVAE, UserError, preset_options, run_script
+from config import (
+    DIFFUSION_FILE,
+    VAE_FILE,
+    DataConfig,
+    SampleConfig,
+    TokenizerConfig,
+    TrainDiffusion,
+    TrainLM,
+    TrainVAE,
+    UserError,
+    preset_options,
+    run_script,
+)
+from dataset import load_riffs
 from files import write_file
-from models import LatentDiffusion, RiffVAE
-from sampling import sample_riffs
+from midi_utils import riffs_to_midi
+from models import LanguageModel, LatentDiffusion, RiffVAE
+from pieces import Vocabulary, event_vocabulary
+from sampling import EventGrammar, continue_sequences, sample_riffs
 
 ROOT = Path(__file__).parent
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
@@ -68,9 +83,9 @@ def repeated(name: str, unit: str, work: Callable[[], float], repeats: int) -> d
     return {key: float(f"{value:.5g}") for key, value in result.items()}
 
 
-def training_rate(folder: Path, script: str, steps: int) -> float:
+def training_rate(folder: Path, script: str, steps: int, *flags: str) -> float:
     """Examples per second that a train script itself reports, over its first steps. Data and evaluation are not in it."""
-    arguments = ["--steps", str(steps), "--log-interval", str(steps), "--run-dir", str(folder), "--restart"]
+    arguments = ["--steps", str(steps), "--log-interval", str(steps), "--run-dir", str(folder), "--restart", *flags]
     subprocess.run([sys.executable, script, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     log = training.read_log(folder / f"{Path(script).stem}.jsonl")
     return next(value for line in log for name, value in line.items() if name.endswith("_per_second"))
@@ -80,6 +95,42 @@ def sampling_seconds(vae: RiffVAE, diffusion: LatentDiffusion, count: int) -> fl
     begin = time.perf_counter()
     sample_riffs(vae, diffusion, range(count), SampleConfig())
     return time.perf_counter() - begin
+
+
+def write_pieces(folder: Path, riffs_each: int = 16) -> None:
+    """Pieces to train an event model on: riffs of midi_riffs in a row, two minutes or so each."""
+    riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
+    for first in range(0, len(riff_data.riffs) - riffs_each + 1, riffs_each):
+        write_file(folder / f"piece{first:03d}.mid", riffs_to_midi(riff_data.riffs[first : first + riffs_each], riff_data.tokenizer))
+
+
+def events_per_second(model: LanguageModel, vocabulary: Vocabulary, batch: int, length: int = 300) -> float:
+    """Tokens per second of sampling, all sequences together."""
+    given, uniform = torch.full((batch, 1), vocabulary.bos), torch.rand(batch, length, generator=torch.Generator().manual_seed(0))
+    begin = time.perf_counter()
+    continue_sequences(model, given, EventGrammar(batch, vocabulary, True), uniform, SampleConfig(temperature=1.0, top_k=50), None)
+    return batch * length / (time.perf_counter() - begin)
+
+
+def measure_language_model(repeats: int) -> dict[str, dict[str, float]]:
+    """Training and sampling rates of the event LSTM in its published size."""
+    options = preset_options(TrainLM, "events_lstm")
+    vocabulary = event_vocabulary(options.events)
+    model = LanguageModel(options.model, vocabulary.size).eval()
+    with tempfile.TemporaryDirectory() as name:
+        write_pieces(Path(name) / "pieces")
+        flags = ["--data", str(Path(name) / "pieces"), "--eval-interval", "1000", "--holdout", "0"]
+        rates = {
+            "lm_training_tokens_per_second": repeated(
+                "event LSTM training", "tokens/s", lambda: training_rate(Path(name) / "run", "train_lm.py", 10, *flags), repeats
+            )
+        }
+    for batch in (1, 64):
+        label = f"event LSTM sampling, {batch} at a time"
+        rates[f"lm_sampling_{batch}_tokens_per_second"] = repeated(
+            label, "tokens/s", lambda batch=batch: events_per_second(model, vocabulary, batch), repeats
+        )
+    return rates
 
 
 def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
@@ -113,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(options.output_dir)
     threads = training.choose_threads(options.threads)
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
-    results: dict = {"threads": torch.get_num_threads(), "rates": measure_rates(options.repeats)}
+    results: dict = {"threads": torch.get_num_threads(), "rates": measure_rates(options.repeats) | measure_language_model(options.repeats)}
     if not options.skip_job:
         results["job"] = measure_job(folder / "job")
         for name in (VAE_FILE, DIFFUSION_FILE):

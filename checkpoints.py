@@ -21,21 +21,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import DataConfig, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
+from config import DataConfig, DiffusionConfig, EventConfig, LMConfig, TokenizerConfig, UserError, VAEConfig
 from dataset import RiffData, load_riffs
 from files import write_file
-from models import LatentDiffusion, RiffVAE
+from models import LanguageModel, LatentDiffusion, RiffVAE
 from novelty import TrainingRiffs
+from pieces import vocabulary
 
 FORMAT = 1
 BASE_NAME = "base model: "  # before the names of riffs that a model was not trained on itself
-VAE_KIND, DIFFUSION_KIND = "riff_vae", "latent_diffusion"
+VAE_KIND, DIFFUSION_KIND, LM_KIND = "riff_vae", "latent_diffusion", "language_model"
+MAKER = {VAE_KIND: "train_vae.py", DIFFUSION_KIND: "train_diffusion.py", LM_KIND: "train_lm.py"}
 REQUIRED = {
     VAE_KIND: ("tokenizer", "model", "weights", "data", "data_hash", "known", "step", "options"),
     DIFFUSION_KIND: ("model", "z_size", "weights", "vae_hash", "data_hash", "step", "options"),
+    LM_KIND: ("tokenizer", "events", "model", "weights", "data", "data_hash", "known", "step", "options"),
 }
 
-Config = TypeVar("Config", TokenizerConfig, VAEConfig, DiffusionConfig, DataConfig)
+Config = TypeVar("Config", TokenizerConfig, EventConfig, VAEConfig, DiffusionConfig, LMConfig, DataConfig)
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
@@ -58,13 +61,13 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     """Read a checkpoint and make sure it is one of ours, of the kind asked for.
 
     Args:
-        kind: VAE_KIND or DIFFUSION_KIND.
+        kind: VAE_KIND, DIFFUSION_KIND or LM_KIND.
 
     Raises:
         UserError: missing, damaged, foreign, of another kind or of a newer format.
     """
     path = Path(path)
-    maker = {VAE_KIND: "train_vae.py", DIFFUSION_KIND: "train_diffusion.py"}[kind]
+    maker = MAKER[kind]
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; run {maker} first, or give the --run-dir it is in")
     data = io.BytesIO(path.read_bytes())
@@ -120,11 +123,13 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], path: st
     model.load_state_dict(weights)
 
 
-def load_model(path: str | os.PathLike[str], kind: str, device: str = "cpu") -> tuple[RiffVAE | LatentDiffusion, dict[str, Any]]:
+def load_model(
+    path: str | os.PathLike[str], kind: str, device: str = "cpu"
+) -> tuple[RiffVAE | LatentDiffusion | LanguageModel, dict[str, Any]]:
     """Rebuild a trained model from its checkpoint, ready for evaluation.
 
     Args:
-        kind: VAE_KIND or DIFFUSION_KIND.
+        kind: VAE_KIND, DIFFUSION_KIND or LM_KIND.
 
     Returns:
         the model, and the rest of the checkpoint.
@@ -133,9 +138,14 @@ def load_model(path: str | os.PathLike[str], kind: str, device: str = "cpu") -> 
         UserError: see read_checkpoint.
     """
     content = read_checkpoint(path, kind)
+    model: RiffVAE | LatentDiffusion | LanguageModel
     if kind == VAE_KIND:
         tokenizer = build_config(TokenizerConfig, content["tokenizer"], path)
-        model: RiffVAE | LatentDiffusion = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
+        model = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
+    elif kind == LM_KIND:
+        config = build_config(LMConfig, content["model"], path)
+        tokenizer, events = build_config(TokenizerConfig, content["tokenizer"], path), build_config(EventConfig, content["events"], path)
+        model = LanguageModel(config, vocabulary(config, tokenizer, events).size)
     else:
         model = LatentDiffusion(content["z_size"], build_config(DiffusionConfig, content["model"], path))
     load_weights(model, content["weights"], path)
@@ -159,6 +169,13 @@ def load_diffusion(path: str | os.PathLike[str], vae: RiffVAE, device: str = "cp
     assert isinstance(model, LatentDiffusion)
     if content["vae_hash"] != weights_hash(vae.state_dict()):
         raise UserError(f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one")
+    return model, content
+
+
+def load_language_model(path: str | os.PathLike[str], device: str = "cpu") -> tuple[LanguageModel, dict[str, Any]]:
+    """load_model for a language model."""
+    model, content = load_model(path, LM_KIND, device)
+    assert isinstance(model, LanguageModel)
     return model, content
 
 

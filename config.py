@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 REST = 0  # token: nothing sounds on this step
 HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
@@ -23,6 +23,7 @@ MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it
 
 VAE_FILE = "riff_vae.pth"
 DIFFUSION_FILE = "latent_diffusion.pth"
+LM_FILE = "language_model.pth"
 BASE_MODEL = "pretrained/guitar_2bar.pth"
 LONG_FILE = "generated_riff_long.mid"
 
@@ -116,6 +117,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class EventConfig:
+    """How whole pieces become event tokens (language models of events); the vocabulary follows from it alone."""
+
+    time_step_ms: int = 50  # length of a step in milliseconds, 1 to 1000
+    max_shift: int = 100  # longest TIME_SHIFT, in steps
+    drums: Literal["drop", "keep"] = "drop"  # what to do with drum tracks; kept, their notes are pitches like any other
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.time_step_ms <= 1000, f"--time-step-ms {self.time_step_ms}: give 1 to 1000 milliseconds")
+        _require(1 <= self.max_shift <= 10_000, f"--max-shift {self.max_shift}: give 1 to 10000 steps")
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """Sizes of the language model (an LSTM): with its tokens' config, all that is needed to rebuild it."""
+
+    tokens: Literal["events", "riff"] = "events"  # what it writes: whole pieces as events, or riffs step by step
+    embed_size: int = 256  # size of a token embedding
+    hidden_size: int = 512  # hidden units of each layer
+    layers: int = 2  # LSTM layers
+
+    def __post_init__(self) -> None:
+        for name in ("embed_size", "hidden_size"):
+            _require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
+        _require(1 <= self.layers <= 16, f"--layers {self.layers}: give 1 to 16")
+
+
+@dataclass(frozen=True)
 class VAEConfig:
     """Sizes of the riff VAE: with TokenizerConfig, all that is needed to rebuild it."""
 
@@ -205,7 +234,30 @@ class DiffusionTrainConfig:
         _require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
 
 
-def _check_training(train: VAETrainConfig | DiffusionTrainConfig) -> None:
+@dataclass(frozen=True)
+class LMTrainConfig:
+    """How the language model is trained. The loss is in nats per token."""
+
+    init_from: str = "none"  # checkpoint whose weights to start from (fine-tuning), or none
+    steps: int = 1500  # optimizer steps in all
+    batch_size: int = 16  # sequences per step, over all processes
+    seq_len: int = 256  # tokens of one sequence; longer pieces are cut, and no sequence holds two pieces
+    lr: float = 3e-4  # peak learning rate of AdamW
+    lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
+    warmup: int = 50  # steps over which the learning rate rises from 0
+    grad_clip: float = 1.0  # largest gradient norm
+    weight_decay: float = 0.01  # decoupled weight decay (AdamW)
+    dropout: float = 0.2  # dropout on the output of each layer, 0 to below 1
+    patience: int = 0  # stop when the held-out loss has not improved for so many steps; 0 goes on to the end
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        _require(1 <= self.seq_len <= 100_000, f"--seq-len {self.seq_len}: give 1 to 100000 tokens")
+        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
+        _require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
+
+
+def _check_training(train: VAETrainConfig | DiffusionTrainConfig | LMTrainConfig) -> None:
     _require_finite(train)
     _require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
     _require(1 <= train.batch_size <= 1_000_000, f"--batch-size {train.batch_size}: give 1 to 1000000")
@@ -258,6 +310,7 @@ class SampleConfig:
     rest_penalty: float = 0.0  # subtracted from the logit of the rest token (taste; 1 to 4 makes riffs busier)
     top_k: int = 0  # keep only the k likeliest tokens; 0 keeps all
     top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
+    grammar: bool = True  # event models: no NOTE_OFF of a silent pitch and no NOTE_ON of a sounding one (riffs are always legal)
 
     def __post_init__(self) -> None:
         _require_finite(self)
@@ -269,12 +322,20 @@ class SampleConfig:
         _require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
 
 
-# ---------------------------------------------------------------- one dataclass per script
+# ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
 
 
 @dataclass(frozen=True)
 class TrainVAE:
     """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {
+        "dataset": "dataset",
+        "tokenizer": "tokenizer",
+        "model": "model",
+        "train_vae": "train",
+        "train_run": "run",
+    }
 
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
     run: TrainRunConfig = field(default_factory=TrainRunConfig)
@@ -288,6 +349,8 @@ class TrainVAE:
 class TrainDiffusion:
     """Train the latent diffusion model on the latents of the run's VAE. Run the same command again to resume."""
 
+    SECTIONS: ClassVar[dict[str, str]] = {"diffusion": "model", "train_diffusion": "train"}
+
     preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
     data: str = ""  # folder of riffs; default: the one the VAE was trained on
     run: TrainRunConfig = field(default_factory=TrainRunConfig)
@@ -296,8 +359,31 @@ class TrainDiffusion:
 
 
 @dataclass(frozen=True)
+class TrainLM:
+    """Train a language model on a folder of pieces, or of riffs. Run the same command again to resume."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {
+        "dataset": "dataset",
+        "tokenizer": "tokenizer",
+        "events": "events",
+        "lm": "model",
+        "train_lm": "train",
+    }
+
+    preset: str = "events_lstm"  # starting point for all other options; `python config.py` lists them
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    dataset: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    events: EventConfig = field(default_factory=EventConfig)
+    model: LMConfig = field(default_factory=LMConfig)
+    train: LMTrainConfig = field(default_factory=LMTrainConfig)
+
+
+@dataclass(frozen=True)
 class Generate:
     """Write new riffs: one MIDI file each, and all of them in a row in one long file."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {"sample": "sample"}
 
     preset: str = "riff_2bar"  # which run to use, if --run-dir is not given
     num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
@@ -306,11 +392,16 @@ class Generate:
     max_copy: float = 0.99  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
     bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
     program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
+    length: int = 4000  # longest piece of an event model, in tokens
+    prime: str = ""  # MIDI file whose beginning an event model goes on from
+    prime_tokens: int = 64  # how many of its tokens are given
     run: RunConfig = field(default_factory=RunConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
         _require_finite(self)
+        _require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
+        _require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
         _require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
         _require(0 <= self.max_copy <= 1, f"--max-copy {self.max_copy}: give a share from 0 to 1 (1 allows copies)")
         _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
@@ -329,20 +420,30 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the first reference document's tokens: equal neighbours join
     "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none"},
     "riff_2bar": {},
+    # the same riffs by a language model: the rival without a latent
+    "riff_2bar_lstm": {
+        "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,
+        "train_lm.lr": 1e-3, "train_lm.dropout": 0.5, "train_lm.patience": 400,
+        "sample.temperature": 1.0,
+    },
+    # the fifth reference document's music model: whole pieces as events
+    "events_lstm_tiny": {
+        "lm.tokens": "events", "lm.embed_size": 32, "lm.hidden_size": 64, "lm.layers": 1, "train_lm.steps": 150, "train_lm.lr": 3e-3,
+        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+    },
+    "events_lstm": {
+        "lm.tokens": "events", "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+    },
 }  # fmt: skip
+
+# Presets that this word stands in are language models: train_lm.py trains them.
+_LM_WORD = "lm.tokens"
 
 # What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
 FINE_TUNING: dict[str, Any] = {
     "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 1.0,
     "train_run.eval_interval": 25,
 }  # fmt: skip
-
-# Where a preset's section lives in each script's dataclass.
-_SECTIONS: dict[type, dict[str, str]] = {
-    TrainVAE: {"dataset": "dataset", "tokenizer": "tokenizer", "model": "model", "train_vae": "train", "train_run": "run"},
-    TrainDiffusion: {"diffusion": "model", "train_diffusion": "train"},
-    Generate: {"sample": "sample"},
-}
 
 Script = TypeVar("Script")
 
@@ -359,10 +460,24 @@ def preset_options(script: type[Script], preset: str, init_from: str = "") -> Sc
         UserError: the preset does not exist.
     """
     require_preset(preset)
+    if script in (TrainVAE, TrainDiffusion) and is_language_model(preset):
+        raise UserError(f"--preset {preset}: is a language model; train it with train_lm.py")
+    if script is TrainLM and not is_language_model(preset):
+        raise UserError(f"--preset {preset}: is no language model; train it with train_vae.py and train_diffusion.py")
     options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
     if script is TrainVAE and (init_from or options.train.init_from) != "none":
         options = _with(options, FINE_TUNING)
     return options
+
+
+def is_language_model(preset: str) -> bool:
+    """Whether a preset is trained by train_lm.py."""
+    return _LM_WORD in PRESETS[preset]
+
+
+def writes_events(preset: str) -> bool:
+    """Whether a preset's music is whole pieces of events, not riffs."""
+    return PRESETS[preset].get(_LM_WORD) == "events"
 
 
 def require_preset(preset: str) -> None:
@@ -377,7 +492,7 @@ def _with(options: Script, differences: Mapping[str, Any]) -> Script:
     """The options with some differences, keyed section.name; sections of other scripts are passed over."""
     for key, value in differences.items():
         section, name = key.split(".")
-        where = _SECTIONS[type(options)].get(section)
+        where = options.SECTIONS.get(section)  # type: ignore[attr-defined]
         if where is not None:
             part = dataclasses.replace(getattr(options, where), **{name: value})
             options = dataclasses.replace(options, **{where: part})  # type: ignore[type-var]

@@ -390,10 +390,7 @@ def summary(riff_data: RiffData) -> str:
     ]
     if not held and riff_data.config.holdout:
         lines.append("      nothing is held out: that takes at least two songs (the part of a file name before _ is its song)")
-    refused = [row for row in rows if not row.riffs]
-    for reason, count in Counter(row.reason for row in refused).most_common():
-        examples = [f"{row.file} ({row.detail})" if row.detail else row.file for row in refused if row.reason == reason]
-        lines.append(f"      refused, {reason}: {count}: {', '.join(examples[:3])}{', ...' if count > 3 else ''}")
+    lines += refused_lines(rows)
     remarks = [row for row in used if row.detail]
     if remarks:
         lines.append(
@@ -402,12 +399,21 @@ def summary(riff_data: RiffData) -> str:
     return "\n".join(lines)
 
 
-def save_table(riff_data: RiffData, path: str | os.PathLike[str]) -> None:
+def refused_lines(rows: Sequence[FileRow]) -> list[str]:
+    """Why files were refused, one line for each reason."""
+    refused, lines = [row for row in rows if not row.riffs], []
+    for reason, count in Counter(row.reason for row in refused).most_common():
+        examples = [f"{row.file} ({row.detail})" if row.detail else row.file for row in refused if row.reason == reason]
+        lines.append(f"      refused, {reason}: {count}: {', '.join(examples[:3])}{', ...' if count > 3 else ''}")
+    return lines
+
+
+def save_table(rows: Sequence[FileRow], path: str | os.PathLike[str]) -> None:
     """Write the whole table, one line per file, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "song", "status", "riffs", "reason", "detail"])
-    for row in riff_data.rows:
+    for row in rows:
         status = ("held out" if row.held_out else "train") if row.riffs else "refused"
         writer.writerow([row.file, row.song, status, row.riffs, row.reason, row.detail])
     write_file(path, text.getvalue().encode())

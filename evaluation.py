@@ -365,9 +365,13 @@ def compare(studies: Sequence[Study], seed: int = 0) -> dict[str, Any]:
     if len({tuple(study.rows) for study in studies}) != 1:
         raise ValueError("the studies have different rows")
     songs = Songs(seed)
-    measured = [measure(study, songs) for study in studies]
+    return conclude([measure(study, songs) for study in studies], METRICS)
+
+
+def conclude(measured: Sequence[Mapping[str, Mapping[str, Measured]]], metrics_used: Mapping[str, Metric]) -> dict[str, Any]:
+    """What was measured in some studies (metric -> row -> value and draws), put together and judged: see `compare`."""
     results: dict[str, Any] = {}
-    for key, metric in METRICS.items():
+    for key, metric in metrics_used.items():
         if not all(HELD in one.get(key, {}) for one in measured):
             continue  # too few riffs, or no latents
         rows: dict[str, Any] = {}

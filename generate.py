@@ -1,6 +1,7 @@
-"""Write new riffs with a trained run.
+"""Write new riffs, or whole pieces, with a trained run.
 
     python generate.py [--num-outputs 16] [--seeds 0-15] [--temperature 1.0] [--rest-penalty 0] [--prior diffusion] ...
+    python generate.py --preset events_lstm [--length 4000] [--top-k 50] [--prime FILE.mid --prime-tokens 64] ...
 
 Writes generated_riff_long.mid (all riffs in a row, a marker at each) to the run folder, and one file per riff to riffs/
 beside it, named by seed and tempo. Beside each MIDI file lies a JSON file that says how it was made, and how much of it the
@@ -14,34 +15,52 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from checkpoints import BASE_NAME, load_diffusion, load_vae, riffs_by_origin, training_riffs, weights_hash
+from checkpoints import (
+    BASE_NAME,
+    build_config,
+    load_diffusion,
+    load_language_model,
+    load_vae,
+    riffs_by_origin,
+    training_riffs,
+    weights_hash,
+)
 from config import (
     DIFFUSION_FILE,
+    LM_FILE,
     LONG_FILE,
     VAE_FILE,
+    EventConfig,
     Generate,
     TokenizerConfig,
     UserError,
     format_options,
+    is_language_model,
     parse_options,
     parse_seeds,
     run_script,
+    writes_events,
 )
 from dataset import plural
+from events import events_to_midi, midi_to_events
 from files import write_files
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
-from midi_utils import Riff, pitch_name, program_name, riffs_to_midi, tokens_to_notes
-from novelty import Nearest
-from sampling import MAX_ATTEMPTS, sample_original_riffs
+from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
+from models import LanguageModel
+from novelty import Nearest, TrainingPieces
+from piece_evaluation import piece_facts
+from pieces import Vocabulary, event_vocabulary
+from sampling import MAX_ATTEMPTS, Draw, sample_events, sample_original_riffs, sample_riffs, sample_riffs_by_lm
 from training import choose_device, choose_threads
 
-PARTS_FOLDER = "riffs"
+PARTS_FOLDER, PIECES_FOLDER = "riffs", "pieces"
 
 
 def describe(tokens: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
@@ -128,37 +147,64 @@ def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, name
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(Generate, argv)
-    if options.run.dry_run:
-        print(format_options(options))
-        return 0
-    run, sample = options.run, options.sample
-    folder = Path(run.run_dir)
-    first = run.seed
-    seeds = parse_seeds(options.seeds) if options.seeds else list(range(first, first + options.num_outputs))
+@dataclasses.dataclass(frozen=True)
+class RiffModel:
+    """Trained models that write riffs: a VAE with its prior, or a language model."""
 
-    # ---- models
-    device = choose_device(run.device)
-    choose_threads(run.threads)
+    tokenizer: TokenizerConfig
+    content: dict[str, Any]  # of the checkpoint that knows the training riffs
+    draw: Draw
+    hashes: dict[str, str | None]  # of the weights, for the record
+
+
+def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
+    """The models of a run.
+
+    Raises:
+        UserError: none there, or they do not fit together.
+    """
+    folder, sample = Path(options.run.run_dir), options.sample
+    if is_language_model(options.preset):
+        model, content = load_language_model(folder / LM_FILE, str(device))
+        tokenizer = build_config(TokenizerConfig, content["tokenizer"], folder / LM_FILE)
+
+        def draw_by_lm(seeds: Sequence[int], attempt: int) -> np.ndarray:
+            return sample_riffs_by_lm(model, tokenizer, seeds, sample, pitch_range_of(content), attempt)
+
+        return RiffModel(tokenizer, content, draw_by_lm, {"language_model": weights_hash(model.state_dict())})
     vae, content = load_vae(folder / VAE_FILE, str(device))
-    diffusion, diffusion_hash = None, None
+    diffusion = None
     if sample.prior == "diffusion":
         diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
         timesteps = diffusion.config.num_timesteps
         if sample.sampling_steps > timesteps:
             raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
-        diffusion_hash = weights_hash(diffusion.state_dict())
+
+    def draw(seeds: Sequence[int], attempt: int) -> np.ndarray:
+        return sample_riffs(vae, diffusion, seeds, sample, pitch_range_of(content), attempt)[0]
+
+    hashes = {"vae": weights_hash(vae.state_dict()), "diffusion": weights_hash(diffusion.state_dict()) if diffusion else None}
+    return RiffModel(vae.tokenizer, content, draw, hashes)
+
+
+def pitch_range_of(content: Mapping[str, Any]) -> tuple[int, int]:
+    """The range that a checkpoint's riffs stay in: MIDI pitches."""
+    return content["data"]["lowest"], content["data"]["highest"]
+
+
+def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> int:
+    """Riffs: one file each, and all in a row. -> exit status"""
+    model = load_riff_model(options, device)
+    content, tokenizer = model.content, model.tokenizer
     bpm = options.bpm or content["data"]["bpm"]
     program = options.program if options.program >= 0 else content["data"]["program"]
-    output_dir = Path(options.output_dir or folder)
+    output_dir = Path(options.output_dir or options.run.run_dir)
     long_path, *paths = plan_files(output_dir, seeds, bpm)
 
     # ---- music
-    pitch_range = (content["data"]["lowest"], content["data"]["highest"])
-    known = training_riffs(content, vae.tokenizer)
-    origins = dict(zip(("nearest", "nearest_in_base_model"), riffs_by_origin(content, vae.tokenizer), strict=True))
-    drawn, attempts, nearest = sample_original_riffs(vae, diffusion, seeds, sample, known, options.max_copy, pitch_range)
+    known = training_riffs(content, tokenizer)
+    origins = dict(zip(("nearest", "nearest_in_base_model"), riffs_by_origin(content, tokenizer), strict=True))
+    drawn, attempts, nearest = sample_original_riffs(model.draw, seeds, known, options.max_copy)
     kept = np.flatnonzero(attempts >= 0)
     refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
     if not len(kept):
@@ -167,53 +213,162 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"({nearest.copied.min():.0%} at least in the last); allow more"
         )
     tokens, nearest, attempts = drawn[kept], nearest.take(kept), attempts[kept]
-    among = {key: riffs.nearest(tokens) if riffs else None for key, riffs in origins.items()}
+    among = {key: (riffs, riffs.nearest(tokens)) if riffs else None for key, riffs in origins.items()}
     seeds, paths = [seeds[i] for i in kept], [paths[i] for i in kept]
     made_with = {
-        "settings": {**dataclasses.asdict(sample), "max_copy": options.max_copy},
+        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
         "bpm": bpm,
         "program": program,
-        "pitch_range": pitch_range,
-        "tokenizer": dataclasses.asdict(vae.tokenizer),
-        "vae": weights_hash(vae.state_dict()),
-        "diffusion": diffusion_hash,
+        "pitch_range": pitch_range_of(content),
+        "tokenizer": dataclasses.asdict(tokenizer),
+        **model.hashes,
     }
     riffs = [
         Riff(riff, ((0.0, bpm),), program, f"riff seed {seed}", ((0.0, f"seed {seed}"),)) for seed, riff in zip(seeds, tokens, strict=True)
     ]
     for i, (seed, riff, path) in enumerate(zip(seeds, riffs, paths, strict=True)):
-        facts = {"attempt": int(attempts[i]), "riff": describe(riff.tokens, vae.tokenizer)}
-        facts |= {
-            key: riffs.describe(found, i) if riffs and found else None
-            for (key, found), riffs in zip(among.items(), origins.values(), strict=True)
-        }
-        write_with_json(path, riffs_to_midi([riff], vae.tokenizer), {"seed": seed, **made_with, **facts})
+        facts = {"attempt": int(attempts[i]), "riff": describe(riff.tokens, tokenizer)}
+        facts |= {key: pair[0].describe(pair[1], i) if pair else None for key, pair in among.items()}
+        write_with_json(path, riffs_to_midi([riff], tokenizer), {"seed": seed, **made_with, **facts})
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
-    write_with_json(long_path, riffs_to_midi(riffs, vae.tokenizer), {**made_with, "riffs": parts})
+    write_with_json(long_path, riffs_to_midi(riffs, tokenizer), {**made_with, "riffs": parts})
 
     # ---- what was made
-    print_table(
-        tokens,
-        seeds,
-        nearest,
-        ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index],
-        vae.tokenizer,
-    )
-    bars = len(seeds) * vae.tokenizer.bars
+    names = ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
+    print_table(tokens, seeds, nearest, names, tokenizer)
+    bars = len(seeds) * tokenizer.bars
     print(f"{long_path}: {len(seeds)} riffs in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json)")
-    others = set((output_dir / PARTS_FOLDER).glob("riff_seed*.mid")) - set(paths)
+    mention_others(output_dir / PARTS_FOLDER, "riff", paths)
+    return report_redrawn("riff", seeds, attempts, refused, options.max_copy)
+
+
+def mention_others(folder: Path, noun: str, ours: Sequence[Path]) -> None:
+    """Say that files of earlier calls lie beside those of this one."""
+    others = set(folder.glob(f"{noun}_seed*.mid")) - set(ours)
     if others:
-        print(f"{output_dir / PARTS_FOLDER}: {plural(len(others), 'riff')} of earlier calls lie there too; --output-dir keeps sets apart")
+        print(f"{folder}: {plural(len(others), noun)} of earlier calls lie there too; --output-dir keeps sets apart")
+
+
+def report_redrawn(noun: str, seeds: Sequence[int], attempts: np.ndarray, refused: Sequence[int], max_copy: float) -> int:
+    """Say what was drawn again and what could not be had. -> exit status"""
     if (attempts > 0).any():
-        print(f"drawn again because they copied too much (--max-copy {options.max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
+        print(f"drawn again because they copied too much (--max-copy {max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
     if refused:
         shown = ", ".join(map(str, refused[:8])) + ", ..." * (len(refused) > 8)
         print(
-            f"generate.py: no riff for seed {shown}: {MAX_ATTEMPTS} attempts all copied more than --max-copy {options.max_copy:g}",
+            f"generate.py: no {noun} for seed {shown}: {MAX_ATTEMPTS} attempts all copied more than --max-copy {max_copy:g}",
             file=sys.stderr,
         )
     return 1 if refused else 0
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def prime_tokens(options: Generate, events: EventConfig) -> np.ndarray | None:
+    """The beginning to go on from: BOS and the first tokens of a file; None without one.
+
+    Raises:
+        UserError: the file cannot be read, or nothing is left to write.
+    """
+    if not options.prime:
+        return None
+    try:
+        tokens = midi_to_events(read_midi(options.prime), events)[:-1]
+    except MidiError as error:
+        raise UserError(f"--prime {options.prime}: {error}") from None
+    tokens = tokens[: options.prime_tokens + 1]
+    if len(tokens) >= options.length:
+        raise UserError(
+            f"--length {options.length}: is filled by the {len(tokens) - 1} tokens of --prime; give more, or fewer --prime-tokens"
+        )
+    return tokens
+
+
+def sample_original_pieces(
+    model: LanguageModel, vocabulary: Vocabulary, seeds: Sequence[int], options: Generate, prime: np.ndarray | None, known: TrainingPieces
+) -> tuple[list[np.ndarray], np.ndarray, list[tuple[float, int, str]]]:
+    """Draw one piece for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies too much.
+
+    Returns:
+        tokens; attempts: int64 [seeds], -1 where none would do; and what each shares with the training pieces (TrainingPieces.shared).
+    """
+    pieces: list[np.ndarray] = [np.empty(0)] * len(seeds)
+    shared = [(0.0, 0, "")] * len(seeds)
+    attempts, again = np.zeros(len(seeds), dtype=np.int64), list(range(len(seeds)))
+    for attempt in range(MAX_ATTEMPTS):
+        found = sample_events(model, vocabulary, [seeds[i] for i in again], options.sample, options.length, prime, attempt=attempt)
+        for i, piece in zip(again, found, strict=True):
+            pieces[i], shared[i], attempts[i] = piece, known.shared(piece), attempt
+        again = [i for i in again if shared[i][0] > options.max_copy]
+        if not again:
+            break
+    attempts[again] = -1
+    return pieces, attempts, shared
+
+
+def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> int:
+    """Pieces of event tokens: one file each. -> exit status"""
+    path = Path(options.run.run_dir) / LM_FILE
+    model, content = load_language_model(path, str(device))
+    events = build_config(EventConfig, content["events"], path)
+    program = options.program if options.program >= 0 else content["data"]["program"]
+    prime = prime_tokens(options, events)
+    folder = Path(options.output_dir or options.run.run_dir) / PIECES_FOLDER
+    paths = [folder / f"piece_seed{seed:06d}.mid" for seed in seeds]
+    for file in paths:
+        refuse_to_overwrite(file)
+
+    # ---- music
+    known = TrainingPieces([piece.numpy() for piece in content["known"]["tokens"]], content["known"]["names"])
+    pieces, attempts, shared = sample_original_pieces(model, event_vocabulary(events), seeds, options, prime, known)
+    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
+    made_with = {
+        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy, "length": options.length},
+        "prime": {"file": Path(options.prime).name, "tokens": len(prime) - 1} if prime is not None else None,
+        "program": program,
+        "events": content["events"],
+        "language_model": weights_hash(model.state_dict()),
+    }
+    head = f"{'seed':>6s} {'tokens':>7s} {'notes':>6s} {'seconds':>8s} {'entropy':>8s} {'notes/s':>8s} {'4-grams':>8s} {'copied':>7s}"
+    print(f"{head}  longest passage from")
+    for seed, piece, attempt, (share, length, name), file in zip(seeds, pieces, attempts, shared, paths, strict=True):
+        if attempt < 0:
+            continue
+        facts = piece_facts(piece, events)
+        shown = {key: None if np.isnan(value) else round(float(value), 4) for key, value in facts.items()}
+        nearest = {"piece": name, "copied": round(share, 4), "passage": length}
+        record = {"seed": seed, **made_with, "attempt": int(attempt), "nearest": nearest, "piece": {**shown, "tokens": piece.tolist()}}
+        write_with_json(file, events_to_midi(piece, events, program, f"piece seed {seed}"), record)
+        ended = "" if facts["ended"] else f"  (cut at --length {options.length})"
+        print(
+            f"{seed:6d} {len(piece):7d} {facts['notes']:6.0f} {facts['seconds']:8.1f} {facts['pitch_class_entropy']:8.3f} "
+            f"{facts['note_density']:8.3f} {facts['ngram_repetition']:8.3f} {share:7.0%}  {name}{ended}"
+        )
+    print("entropy: of the pitch classes, bits; 4-grams: share of passages of four tokens that came before; copied: in one passage")
+    print(f"{folder}: one file for each piece, {program_name(program)}, and how it was made (.json)")
+    mention_others(folder, "piece", paths)
+    return report_redrawn("piece", seeds, attempts, refused, options.max_copy)
+
+
+# ---------------------------------------------------------------- main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(Generate, argv)
+    if options.run.dry_run:
+        print(format_options(options))
+        return 0
+    first = options.run.seed
+    seeds = parse_seeds(options.seeds) if options.seeds else list(range(first, first + options.num_outputs))
+    device = choose_device(options.run.device)
+    choose_threads(options.run.threads)
+    if writes_events(options.preset):
+        return write_pieces(options, seeds, device)
+    if options.prime:
+        raise UserError(f"--prime: is for the presets of events; {options.preset} writes riffs")
+    return write_riffs(options, seeds, device)
 
 
 if __name__ == "__main__":

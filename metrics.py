@@ -67,12 +67,14 @@ def pitch_range(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
 def pitch_class_entropy(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     """Entropy of the pitch classes of a riff's notes, in bits, 0 to log2(12). float [riffs], NaN for a silent riff"""
 
-    def entropy(notes: Notes) -> float:
-        shares = np.bincount(notes[2] % 12) / len(notes[2])
-        shares = shares[shares > 0]
-        return float(-(shares * np.log2(shares)).sum())
+    return per_riff(tokens, tokenizer, lambda notes: class_entropy(notes[2]))
 
-    return per_riff(tokens, tokenizer, entropy)
+
+def class_entropy(pitch: np.ndarray) -> float:
+    """Entropy of the pitch classes of some notes, in bits, 0 to log2(12). pitch: int [notes], one at least"""
+    shares = np.bincount(pitch % 12) / len(pitch)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def ngram_repetition(tokens: np.ndarray, tokenizer: TokenizerConfig, n: int = 4) -> np.ndarray:
@@ -82,11 +84,15 @@ def ngram_repetition(tokens: np.ndarray, tokenizer: TokenizerConfig, n: int = 4)
         float [riffs], 0..1, NaN below n notes.
     """
 
-    def repeated(notes: Notes) -> float:
-        grams = np.lib.stride_tricks.sliding_window_view(notes[2], n)
-        return 1 - len(np.unique(grams, axis=0)) / len(grams)
+    return per_riff(tokens, tokenizer, lambda notes: repeated_grams(notes[2], n), least=n)
 
-    return per_riff(tokens, tokenizer, repeated, least=n)
+
+def repeated_grams(sequence: np.ndarray, n: int = 4) -> float:
+    """1 - unique / all n-grams of a sequence, 0..1; 0 where it has none. sequence: int [length]"""
+    if len(sequence) < n:
+        return 0.0
+    grams = np.lib.stride_tricks.sliding_window_view(sequence, n)
+    return 1 - len(np.unique(grams, axis=0)) / len(grams)
 
 
 def groove_consistency(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:

@@ -533,13 +533,14 @@ def riffs_to_midi(riffs: list[Riff], tokenizer: TokenizerConfig) -> bytes:
     name = riffs[0].name or "riff"
     setup = [mido.MetaMessage("track_name", name=name), mido.Message("program_change", program=riffs[0].program)]
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT, charset="utf-8")
-    file.tracks = [_timed_track([], head, total), _timed_track(setup, notes, total)]
+    file.tracks = [timed_track([], head, total), timed_track(setup, notes, total)]
     buffer = BytesIO()
     file.save(file=buffer)
     return buffer.getvalue()
 
 
-def _timed_track(setup: list, events: list, total: int) -> mido.MidiTrack:
+def timed_track(setup: list, events: list, total: int) -> mido.MidiTrack:
+    """A track of what stands at no time and of (tick, order within the tick, message), ending at the tick `total`."""
     track, now = mido.MidiTrack(setup), 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):
         track.append(message.copy(time=tick - now))

@@ -121,10 +121,7 @@ class TrainingRiffs:
     def _longest_run(self, word: str, but_song: int | None) -> int:
         """Notes of the longest passage of a word of steps that a training riff (of another song) has: one more than its steps."""
         texts = [self._passages] if but_song is None else [text for song, text in self._passages_of.items() if song != but_song]
-        longest = 0
-        for first in range(len(word)):
-            while first + longest < len(word) and any(word[first : first + longest + 1] in text for text in texts):
-                longest += 1
+        longest, _ = longest_passage(word, texts)
         return longest + 1 if longest else 0
 
     def describe(self, nearest: Nearest, i: int) -> dict[str, Any]:
@@ -136,6 +133,46 @@ class TrainingRiffs:
             "shared_run": int(nearest.shared_run[i]),
             "copy": bool(nearest.copy[i]),
         }
+
+
+def longest_passage(word: str, texts: Sequence[str]) -> tuple[int, int]:
+    """The longest part of a word that stands in some text: its length, and where it begins in the word (the first of the longest)."""
+    longest = place = 0
+    for first in range(len(word)):
+        while first + longest < len(word) and any(word[first : first + longest + 1] in text for text in texts):
+            longest, place = longest + 1, first
+    return longest, place
+
+
+class TrainingPieces:
+    """Pieces of any length to be original against, token for token (transposed passages are not found).
+
+    Args:
+        tokens: int [tokens] each, from BOS to EOS.
+        names: of the pieces, for reports.
+    """
+
+    def __init__(self, tokens: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._words = [_letters(piece) for piece in tokens]
+        self._text = "\0".join(self._words)
+
+    def shared(self, piece: np.ndarray) -> tuple[float, int, str]:
+        """The longest passage that a piece has in common with a training piece.
+
+        Returns:
+            its share of the piece's tokens (BOS and EOS apart), 0..1; its length in tokens; and the name of the training piece.
+        """
+        word = _letters(piece)
+        length, place = longest_passage(word, [self._text])
+        passage = word[place : place + length]
+        name = next((name for name, text in zip(self.names, self._words, strict=True) if passage in text), "") if length else ""
+        return length / max(1, len(word)), length, name
+
+
+def _letters(piece: np.ndarray) -> str:
+    """A piece's tokens as letters, BOS and EOS left out; none is the \\0 that parts pieces."""
+    return "".join(map(chr, (piece[piece > 2] + 1).tolist()))
 
 
 def riff_events(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarray]:

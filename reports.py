@@ -16,11 +16,12 @@ SHORT = {
     "nearest-neighbour jitter": "jitter", "held-out, autoencoded": "autoenc.", "training riffs copied": "copied",
 }  # fmt: skip
 ABOUT = {
-    HELD: "riffs of songs that were held out", MODEL: "the new riffs", "N(0, I) prior": "the decoder fed with plain noise",
+    HELD: "music that was held out", MODEL: "the new music", "N(0, I) prior": "the decoder fed with plain noise",
     "one Gaussian": "a single Gaussian in place of the diffusion model", "Gaussian mixture": "the best mixture in its place",
     "nearest-neighbour jitter": "training riffs, half-way to a neighbour", "unigram": "notes drawn by frequency",
-    "Markov": "notes drawn by what follows what", "shuffled": "training riffs, notes in disorder", TRAIN: "training riffs as they are",
-    "held-out, autoencoded": "held-out riffs through the VAE",
+    "Markov": "notes drawn by what follows what", "shuffled": "training riffs, notes in disorder", TRAIN: "training music as it is",
+    "held-out, autoencoded": "held-out riffs through the VAE", "LSTM": "a language model of the same riffs",
+    "5-gram": "tokens drawn by what followed the last four",
 }  # fmt: skip
 BAND, POINT, OURS, FAILED = "#d9e4ee", "#1f3b57", "#d1603d", "#9a9a9a"
 
@@ -43,11 +44,11 @@ def band_words(metric: Mapping[str, Any]) -> str:
     }[metric["rule"]]  # fmt: skip
 
 
-def text_table(results: Mapping[str, Any]) -> str:
+def text_table(results: Mapping[str, Any], noun: str = "riffs") -> str:
     """Metrics down, rows across; a value that real riffs would not have is marked with !"""
     names = list(next(iter(results.values()))["rows"])
     heads = [SHORT.get(name, name)[:9] for name in names]
-    lines = [f"{'':31s}{'real riffs':>16s}" + "".join(f"{head:>10s}" for head in heads)]
+    lines = [f"{'':31s}{f'real {noun}':>16s}" + "".join(f"{head:>10s}" for head in heads)]
     for metric in results.values():
         cells = []
         for name in names:
@@ -57,23 +58,23 @@ def text_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def legend(results: Mapping[str, Any]) -> str:
+def legend(results: Mapping[str, Any], noun: str = "riffs") -> str:
     """What the columns of the text table are."""
     names = list(next(iter(results.values()))["rows"])
     shown = [f"{SHORT.get(name, name)}: {ABOUT[name]}" for name in names if name in ABOUT]
-    head = "real riffs: the values that real riffs have, 95 times in 100. ! is not such a value. The columns: "
+    head = f"real {noun}: the values that real {noun} have, 95 times in 100. ! is not such a value. The columns: "
     return textwrap.fill(head + "; ".join(shown) + ".", 160)
 
 
-def plain_words(results: Mapping[str, Any], name: str = MODEL) -> str:
+def plain_words(results: Mapping[str, Any], name: str = MODEL, noun: str = "riffs") -> str:
     """What a row is like, in sentences: where it is like real riffs, where not, and how much is copied."""
     rows = {key: metric["rows"][name] for key, metric in results.items() if name in metric["rows"]}
     told = {key: row for key, row in rows.items() if row["passes"] is not None}
     failed = [key for key, row in told.items() if not row["passes"]]
     clear = [key for key in failed if CHANCE not in told[key]["verdict"]]
-    lines = [f"The new riffs are like real ones in {len(told) - len(failed)} of {len(told)} measures."]
+    lines = [f"The new {noun} are like real ones in {len(told) - len(failed)} of {len(told)} measures."]
     if clear:
-        parts = [f"{results[key]['label']} ({number(rows[key]['value'])}, real riffs {band_words(results[key])})" for key in clear]
+        parts = [f"{results[key]['label']} ({number(rows[key]['value'])}, real {noun} {band_words(results[key])})" for key in clear]
         lines.append(f"They differ in: {'; '.join(parts)}.")
     rest = [results[key]["label"] for key in failed if key not in clear]
     if rest:
@@ -87,7 +88,7 @@ def plain_words(results: Mapping[str, Any], name: str = MODEL) -> str:
     return "\n".join(textwrap.fill(line, 160, subsequent_indent="  ") for line in lines)
 
 
-def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
+def verdict_lines(results: Mapping[str, Any], name: str = MODEL, noun: str = "riffs") -> str:
     """One line a metric: the verdict on a row, its interval, and the rivals that do as well."""
     lines = []
     for metric in results.values():
@@ -98,7 +99,7 @@ def verdict_lines(results: Mapping[str, Any], name: str = MODEL) -> str:
         also = ", ".join(SHORT.get(rival, rival) for rival in metric["blind_to"]) or "none"
         lines.append(
             f"{metric['label'] + ':':31s}{row['verdict']:40s} {number(row['value']):>6s} [{number(low)}, {number(high)}], "
-            f"real riffs {band_words(metric)}; rivals that pass too: {also}"
+            f"real {noun} {band_words(metric)}; rivals that pass too: {also}"
         )
     return "\n".join(lines)
 
@@ -115,10 +116,10 @@ def losers(results: Mapping[str, Any]) -> str:
     return "\n".join(textwrap.fill(line, 160, subsequent_indent=" " * 12) for line in lines)
 
 
-def markdown_table(results: Mapping[str, Any]) -> str:
+def markdown_table(results: Mapping[str, Any], noun: str = "riffs") -> str:
     """The text table for a README; the model with its 95 % interval. Bold: not a value that real riffs have."""
     names = [name for name in next(iter(results.values()))["rows"] if name != HELD]
-    lines = ["| metric | real riffs | " + " | ".join(SHORT.get(name, name) for name in names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = [f"| metric | real {noun} | " + " | ".join(SHORT.get(name, name) for name in names) + " |", "|---" * (len(names) + 2) + "|"]
     for metric in results.values():
         cells = []
         for name in names:
@@ -133,7 +134,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(metric: Mapping[str, Any]) -> Figure:
+def picture(metric: Mapping[str, Any], noun: str = "riffs") -> Figure:
     """One metric: every row's value and 95 % interval, one dot for each run, the band of real riffs shaded."""
     rows = metric["rows"]
     figure = Figure(figsize=(7, 0.34 * len(rows) + 1.3), dpi=110, layout="constrained")
@@ -155,5 +156,5 @@ def picture(metric: Mapping[str, Any]) -> Figure:
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.suptitle(f"{metric['label']}\n{metric['meaning']}", fontsize=9)
-    axes.set_xlabel("shaded: real riffs; grey: not a value that real riffs have", fontsize=8)
+    axes.set_xlabel(f"shaded: real {noun}; grey: not a value that real {noun} have", fontsize=8)
     return figure

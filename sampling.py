@@ -1,4 +1,4 @@
-"""Drawing from trained models: latents by diffusion, tokens one step at a time.
+"""Drawing from trained models: latents by diffusion, tokens one step at a time; riffs, and whole pieces.
 
 Every sample has its own seed, from which all its random numbers come. Samples are computed in chunks of one fixed size
 (the last one padded), because matrix products of another size round otherwise: so seed 7 gives the same riff in any batch.
@@ -6,17 +6,21 @@ Every sample has its own seed, from which all its random numbers come. Samples a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config import HOLD, MAX_PITCH, REST, SampleConfig, TokenizerConfig
-from models import LatentDiffusion, RiffVAE, inverse_cdf
+from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, PITCHES, TIME_SHIFT
+from models import LanguageModel, LanguageModelStepper, LatentDiffusion, RiffVAE, inverse_cdf
 from novelty import Nearest, TrainingRiffs
+from pieces import Vocabulary
 
 CHUNK = 64  # samples computed together
+PIECES_TOGETHER = 16  # the same for whole pieces
+UNIFORM = 3  # purpose of random numbers: the draws of a language model
 MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 
 
@@ -52,7 +56,7 @@ def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -
         [B, V], each row summing to 1; one-hot at temperature 0. Top-p keeps the fewest likeliest tokens that reach the mass.
     """
     logits = logits.clone()
-    logits[:, REST] -= sample.rest_penalty
+    logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
     logits = logits.masked_fill(~allowed, -torch.inf)
     if sample.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
@@ -191,18 +195,16 @@ def sample_riffs(
     return torch.cat(tokens).numpy(), torch.cat(latents).numpy()
 
 
+Draw = Callable[[Sequence[int], int], np.ndarray]  # seeds and the number of the attempt -> tokens, int64 [seeds, T]
+
+
 def sample_original_riffs(
-    vae: RiffVAE,
-    diffusion: LatentDiffusion | None,
-    seeds: Sequence[int],
-    sample: SampleConfig,
-    known: TrainingRiffs,
-    max_copy: float,
-    pitch_range: tuple[int, int] = (1, MAX_PITCH),
-) -> tuple[np.ndarray, np.ndarray, Nearest]:  # fmt: skip
+    draw: Draw, seeds: Sequence[int], known: TrainingRiffs, max_copy: float
+) -> tuple[np.ndarray, np.ndarray, Nearest]:
     """Draw one riff for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies too much.
 
     Args:
+        draw: makes riffs; what a seed gives does not depend on the others.
         known: what to be original against.
         max_copy: largest share of a riff that its nearest training riff may have too, 0..1; 1 allows copies.
 
@@ -210,7 +212,7 @@ def sample_original_riffs(
         tokens: int64 [seeds, T], of the last attempt; attempts: int64 [seeds], 0 where the first one would do, -1 where none did;
         and what each has in common with the training riffs.
     """
-    tokens, _ = sample_riffs(vae, diffusion, seeds, sample, pitch_range)
+    tokens = draw(seeds, 0)
     attempts = np.zeros(len(seeds), dtype=np.int64)
     nearest = known.nearest(tokens)
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -220,7 +222,160 @@ def sample_original_riffs(
         if attempt == MAX_ATTEMPTS:
             attempts[again] = -1
             break
-        tokens[again], _ = sample_riffs(vae, diffusion, [seeds[i] for i in again], sample, pitch_range, attempt)
+        tokens[again] = draw([seeds[i] for i in again], attempt)
         attempts[again] = attempt
         nearest = nearest.replaced(again, known.nearest(tokens[again]))
     return tokens, attempts, nearest
+
+
+# ---------------------------------------------------------------- language models: tokens one by one, with a carried state
+# Memory does not grow with the length: what is kept are the states, the tokens and their random numbers.
+
+
+class EventGrammar:
+    """Which event may come next, for some sequences at once. PAD and BOS never may.
+
+    Args:
+        strict: no NOTE_OFF of a pitch that is silent or was struck at this very time, no NOTE_ON of a sounding one, and no EOS before
+            the first note.
+    """
+
+    def __init__(self, count: int, vocabulary: Vocabulary, strict: bool, device: torch.device | str = "cpu") -> None:
+        self.strict = strict
+        self._always = torch.ones(count, vocabulary.size, dtype=torch.bool, device=device)
+        self._always[:, [PAD, BOS]] = False
+        self.sounding = torch.zeros(count, PITCHES, dtype=torch.bool, device=device)
+        self.fresh = torch.zeros_like(self.sounding)  # struck since the last TIME_SHIFT
+        self.begun = torch.zeros(count, dtype=torch.bool, device=device)  # a note was struck
+
+    def allowed(self) -> Tensor:
+        """bool [B, V]"""
+        if not self.strict:
+            return self._always
+        allowed = self._always.clone()
+        allowed[:, EOS] = self.begun
+        allowed[:, NOTE_ON:NOTE_OFF] = ~self.sounding
+        allowed[:, NOTE_OFF : TIME_SHIFT + 1] = self.sounding & ~self.fresh
+        return allowed
+
+    def advance(self, tokens: Tensor) -> None:
+        """Take in the next token of each sequence. tokens: int64 [B]"""
+        pitch = (tokens - NOTE_ON) % PITCHES
+        here = torch.nn.functional.one_hot(pitch, PITCHES).bool()
+        on, off = (tokens >= NOTE_ON) & (tokens < NOTE_OFF), (tokens >= NOTE_OFF) & (tokens <= TIME_SHIFT)
+        self.sounding = (self.sounding | (here & on[:, None])) & ~(here & off[:, None])
+        self.begun = self.begun | on
+        self.fresh = (self.fresh | (here & on[:, None])) & ~(tokens > TIME_SHIFT)[:, None]
+
+
+class RiffGrammar:
+    """Which riff token may come next: see grammar_mask."""
+
+    def __init__(self, count: int, tokenizer: TokenizerConfig, pitch_range: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        self.tokenizer, self.pitch_range = tokenizer, pitch_range
+        self.before = torch.full((count,), tokenizer.vocab_size, dtype=torch.int64, device=device)
+
+    def allowed(self) -> Tensor:
+        """bool [B, V]"""
+        mask = grammar_mask(self.before, self.tokenizer, self.pitch_range)
+        return torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)  # BOS never comes again
+
+    def advance(self, tokens: Tensor) -> None:
+        """Take in the next token of each riff. tokens: int64 [B]"""
+        self.before = tokens
+
+
+def uniform_numbers(seeds: Sequence[int], count: int, attempt: int) -> np.ndarray:
+    """The random numbers of each seed, the same whatever their number. float32 [seeds, count]"""
+    rngs = (np.random.default_rng(np.random.SeedSequence([seed, UNIFORM, attempt])) for seed in seeds)
+    return np.stack([rng.random(count, dtype=np.float32) for rng in rngs])
+
+
+@torch.inference_mode()
+def continue_sequences(
+    model: LanguageModel, given: Tensor, grammar: EventGrammar | RiffGrammar, uniform: Tensor, sample: SampleConfig, eos: int | None
+) -> Tensor:
+    """Go on from what is given, one token at a time.
+
+    Args:
+        given: int64 [B, G], from BOS on; G at least 1.
+        grammar: at its beginning.
+        uniform: [B, T] in 0..1, for the draws.
+        eos: ends a sequence; None never does.
+
+    Returns:
+        int64 [B, at most T], the new tokens; PAD behind an EOS. Ends early when all have ended.
+    """
+    new = torch.full(uniform.shape, PAD, dtype=torch.int64, device=given.device)
+    logits, state = model(given)
+    logits, step = logits[:, -1], LanguageModelStepper(model)
+    for t in range(1, given.shape[1]):
+        grammar.advance(given[:, t])
+    ended = torch.zeros(len(given), dtype=torch.bool, device=given.device)
+    for t in range(uniform.shape[1]):
+        if t:
+            logits, state = step(new[:, t - 1], state)
+        token = inverse_cdf(token_probabilities(logits, grammar.allowed(), sample), uniform[:, t])
+        new[:, t] = torch.where(ended, PAD, token)
+        grammar.advance(token)
+        if eos is not None:
+            ended |= token == eos
+            if bool(ended.all()):
+                return new[:, : t + 1]
+    return new
+
+
+def sample_events(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    seeds: Sequence[int],
+    sample: SampleConfig,
+    length: int,
+    prime: np.ndarray | None = None,
+    attempt: int = 0,
+    chunk: int = PIECES_TOGETHER,
+) -> list[np.ndarray]:
+    """Draw one piece for each seed, from BOS (or after the given beginning) to EOS or to a length.
+
+    Args:
+        seeds: any non-negative ints; what a seed gives does not depend on the others.
+        length: most tokens of a piece, BOS and the given ones among them.
+        prime: int [tokens], from BOS on, shorter than the length.
+        attempt: another number draws another piece for the same seed.
+        chunk: pieces computed together; rounding, and so a token here and there, may depend on it.
+
+    Returns:
+        int64 [tokens] each; EOS last, unless the length ended it.
+    """
+    device = next(model.parameters()).device
+    begin = np.array([BOS]) if prime is None else np.asarray(prime)[:length]
+    given = torch.from_numpy(np.repeat(begin[None].astype(np.int64), chunk, axis=0)).to(device)
+    pieces = []
+    for first in range(0, len(seeds), chunk):
+        some = list(seeds[first : first + chunk])
+        uniform = torch.from_numpy(uniform_numbers(some + some[-1:] * (chunk - len(some)), length - len(begin), attempt)).to(device)
+        new = continue_sequences(model, given, EventGrammar(chunk, vocabulary, sample.grammar, device), uniform, sample, vocabulary.eos)
+        for row in new[: len(some)].cpu().numpy():
+            ends = np.flatnonzero(row == EOS)
+            pieces.append(np.concatenate([begin, row[: ends[0] + 1] if len(ends) else row]))
+    return pieces
+
+
+def sample_riffs_by_lm(
+    model: LanguageModel,
+    tokenizer: TokenizerConfig,
+    seeds: Sequence[int],
+    sample: SampleConfig,
+    pitch_range: tuple[int, int] = (1, MAX_PITCH),
+    attempt: int = 0,
+) -> np.ndarray:
+    """Draw one riff for each seed. int64 [seeds, steps], legal riffs inside the range; see sample_riffs"""
+    device, chunk = next(model.parameters()).device, CHUNK
+    given = torch.full((chunk, 1), tokenizer.vocab_size, dtype=torch.int64, device=device)
+    riffs = []
+    for first in range(0, len(seeds), chunk):
+        some = list(seeds[first : first + chunk])
+        uniform = torch.from_numpy(uniform_numbers(some + some[-1:] * (chunk - len(some)), tokenizer.steps, attempt)).to(device)
+        new = continue_sequences(model, given, RiffGrammar(chunk, tokenizer, pitch_range, device), uniform, sample, None)
+        riffs.append(new[: len(some)].cpu().numpy())
+    return np.concatenate(riffs)

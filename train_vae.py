@@ -24,9 +24,9 @@ import training
 from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
 from config import BASE_MODEL, VAE_FILE, TrainVAE, UserError, VAETrainConfig, format_options, parse_options, run_script
 from dataset import augmented_batch, load_riffs, plural, save_table, summary, training_stream
+from model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
-from vae_figures import DRAWS, evaluate, final_figures, print_summary
 
 LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if state is None:
             print(expectation(len(riff_data.train_tokens), train.init_from))
         folder.mkdir(parents=True, exist_ok=True)
-        save_table(riff_data, folder / "data_table.csv")
+        save_table(riff_data.rows, folder / "data_table.csv")
     log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
 

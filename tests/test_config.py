@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 import config
-from config import PRESETS, DataConfig, Generate, TokenizerConfig, TrainDiffusion, TrainVAE, UserError, parse_options, parse_seeds
+from config import (
+    PRESETS,
+    DataConfig,
+    Generate,
+    TokenizerConfig,
+    TrainDiffusion,
+    TrainLM,
+    TrainVAE,
+    UserError,
+    is_language_model,
+    parse_options,
+    parse_seeds,
+)
+from evaluate import Evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"midi_riffs"}
@@ -25,15 +38,31 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "baselines": {"config", "midi_utils", "distances"},
     "evaluation": {"config", "metrics", "novelty", "distances"},
     "reports": {"evaluation"},
+    "events": {"config", "midi_utils"},
+    "piece_evaluation": {"config", "events", "metrics", "novelty", "evaluation"},
     "dataset": {"config", "files", "midi_utils", "metrics"},
+    "pieces": {"config", "midi_utils", "events", "dataset"},
     "midi_facts": {"config", "midi_utils", "dataset"},
-    "models": {"config"},
+    "models": {"config", "pieces"},
     "latents": {"dataset", "models"},
-    "sampling": {"config", "models", "novelty"},
-    "checkpoints": {"config", "files", "dataset", "models", "novelty"},
+    "sampling": {"config", "events", "models", "novelty", "pieces"},
+    "checkpoints": {"config", "files", "dataset", "models", "novelty", "pieces"},
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
-    "vae_figures": {"config", "dataset", "metrics", "models", "sampling", "training"},
+    "model_figures": {"config", "dataset", "metrics", "models", "pieces", "sampling", "training"},
+    "studies": {
+        "baselines",
+        "checkpoints",
+        "config",
+        "dataset",
+        "evaluation",
+        "latents",
+        "model_figures",
+        "models",
+        "novelty",
+        "pieces",
+        "sampling",
+    },
 }
 SCRIPTS = OURS - set(LIBRARIES) - {"midi_riffs"}
 
@@ -102,25 +131,34 @@ def test_a_preset_reaches_each_script_with_its_own_section_only() -> None:
     assert parse_options(TrainVAE, ["--preset", "riff_2bar_plain"]).tokenizer.hold_token is False
 
 
-@pytest.mark.parametrize("script", [TrainVAE, TrainDiffusion, Generate])
+SCRIPTS_WITH_PRESETS = (TrainVAE, TrainDiffusion, TrainLM, Generate, Evaluate)
+
+
+@pytest.mark.parametrize("script", SCRIPTS_WITH_PRESETS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_valid_for_every_script(script: type, preset: str) -> None:
-    assert parse_options(script, ["--preset", preset]).preset == preset
+def test_every_preset_is_valid_for_its_scripts(script: type, preset: str) -> None:
+    """The others name the script that it is for."""
+    others = {TrainVAE: "train_lm.py", TrainDiffusion: "train_lm.py"} if is_language_model(preset) else {TrainLM: "train_vae.py"}
+    if script in others:
+        with pytest.raises(UserError, match=others[script]):
+            parse_options(script, ["--preset", preset])
+    else:
+        assert parse_options(script, ["--preset", preset]).preset == preset
 
 
 def test_every_key_of_every_preset_is_a_field_somewhere() -> None:
     for differences in PRESETS.values():
         for key in differences:
             section, name = key.split(".")
-            owners = [script for script, sections in config._SECTIONS.items() if section in sections]
+            owners = [script for script in SCRIPTS_WITH_PRESETS if section in script.SECTIONS]
             assert owners, key
             for script in owners:
-                part = getattr(script(), config._SECTIONS[script][section])
+                part = getattr(script(), script.SECTIONS[section])
                 assert name in {field.name for field in dataclasses.fields(part)}, key
 
 
 # What FINE_TUNING changes, as (section, field) of TrainVAE.
-SPECIAL = [(config._SECTIONS[TrainVAE][key.split(".")[0]], key.split(".")[1], value) for key, value in config.FINE_TUNING.items()]
+SPECIAL = [(TrainVAE.SECTIONS[key.split(".")[0]], key.split(".")[1], value) for key, value in config.FINE_TUNING.items()]
 
 
 def found(options: TrainVAE) -> list:

@@ -159,7 +159,7 @@ def test_the_table_is_saved_as_csv(write: Write, tmp_path: Path) -> None:
     write('bad, "quoted".mid', b"")
     data = load(tmp_path)
     table = tmp_path / "out" / "table.csv"
-    save_table(data, table)
+    save_table(data.rows, table)
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "song", "status", "riffs", "reason", "detail"]
@@ -450,7 +450,7 @@ def test_a_file_name_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
         pytest.skip("this file system takes UTF-8 names only")
     data = load(tmp_path, holdout=0.0)
     assert data.rows[0].file.encode() and data.rows[0].riffs == 1
-    save_table(data, tmp_path / "table.csv")
+    save_table(data.rows, tmp_path / "table.csv")
     assert summary(data)
 
 

@@ -17,6 +17,7 @@ from conftest import Here, SmallRun, assert_is_a_picture, assert_one_line, bytes
 
 import evaluate
 import reports
+import studies
 from baselines import TOKEN_BASELINES, gaussian_mixtures
 from checkpoints import load_same_riffs, load_vae
 from config import HOLD, VAE_FILE, TokenizerConfig
@@ -134,8 +135,7 @@ def test_of_many_riffs_a_choice_is_judged_at_its_own_tempos(tmp_path: Path, smal
     made.mkdir()
     for i in range(30):
         (made / f"a_{i:02d}.mid").write_bytes(riff_bytes([40 + i, *[HOLD] * 31], tempos=((0.0, 100.0 + i),)))
-    options = evaluate.Evaluate(generated=str(made), reference=str(small_run.songs), num_outputs=10)
-    row = evaluate.study_of_folders(options).rows[MODEL]
+    row = studies.study_of_folders(str(made), str(small_run.songs), 10, 0).rows[MODEL]
     assert len(row.tokens) == len(row.bpm) == 10
     np.testing.assert_allclose(row.bpm, 60 + row.tokens[:, 0], rtol=1e-4)
     assert row.tokens[:, 0].max() > 50  # not the first ten
@@ -198,7 +198,7 @@ def test_that_few_riffs_say_little_is_said(few: int, said: bool, tmp_path: Path,
     metric = {"label": "rest ratio", "meaning": "", "rule": "inside", "band": [0.1, 0.3], "blind_to": []}
     row = {"value": 0.2, "interval": [0.1, 0.3], "each": [0.2], "passes": True, "verdict": "inside the human band"}
     monkeypatch.setattr(evaluate, "FEW", few)
-    monkeypatch.setattr(evaluate, "study_of_folders", lambda options: Study("made", TokenizerConfig(), real, real, known, {MODEL: made}))
+    monkeypatch.setattr(studies, "study_of_folders", lambda *args: Study("made", TokenizerConfig(), real, real, known, {MODEL: made}))
     monkeypatch.setattr(evaluate, "compare", lambda studies, seed: {"rest_ratio": {**metric, "rows": {HELD: row, MODEL: row}}})
     result = here("evaluate", "--generated", str(tmp_path), "--reference", str(tmp_path), "--no-pictures")
     assert (result.code, result.err) == (0, "")
@@ -223,11 +223,11 @@ def test_the_rivals_of_the_diffusion_model_have_each_their_own_riffs_and_dice(sm
         calls.append((z, number))
         return np.full((len(z), 32), number)
 
-    monkeypatch.setattr(evaluate, "gaussian_mixtures", fit)
+    monkeypatch.setattr(studies, "gaussian_mixtures", fit)
 
     def rivals(seed: int) -> list[np.ndarray]:
         calls.clear()
-        rows, components = evaluate.latent_rivals(vae, riff_data, one.repeat(200, axis=0), 50, seed, decoded)
+        rows, components = studies.latent_rivals(vae, riff_data, one.repeat(200, axis=0), 50, seed, decoded)
         assert list(rows) == ["one Gaussian", "Gaussian mixture", "nearest-neighbour jitter"] and components == 1
         assert [row[0, 0] for row in rows.values()] == [number for _, number in calls] == [0, 1, 2]
         return [z for z, _ in calls]
@@ -253,7 +253,7 @@ def record_of(**changes: Any) -> str:
 
 def test_calls_with_different_models_or_settings_are_counted(tmp_path: Path) -> None:
     """Guards against seeds that count as calls, and against a traceback over somebody's own JSON."""
-    assert evaluate.generate_calls(tmp_path) == 0
+    assert studies.generate_calls(tmp_path) == 0
     write_files({
         tmp_path / name: text.encode() for name, text in {
             "riff_seed000001.json": record_of(),
@@ -268,7 +268,7 @@ def test_calls_with_different_models_or_settings_are_counted(tmp_path: Path) -> 
         }.items()
     })  # fmt: skip
     (tmp_path / "riff_seed000009.json").write_bytes(b"\xff")
-    assert evaluate.generate_calls(tmp_path) == 4
+    assert studies.generate_calls(tmp_path) == 4
 
 
 def test_riffs_of_several_calls_are_judged_as_one_and_it_is_said(
@@ -276,10 +276,9 @@ def test_riffs_of_several_calls_are_judged_as_one_and_it_is_said(
 ) -> None:
     made = tmp_path / "made"
     flags = ["--run-dir", str(small_run.folder), "--sampling-steps", "5", "--threads", "1", "--output-dir", str(made)]
-    options = evaluate.Evaluate(generated=str(made), reference=str(small_run.songs))
     for seeds, more, calls in (("1-2", [], 1), ("3-4", [], 1), ("5-6", ["--temperature", "0.9"], 2)):
         assert here("generate", *flags, "--seeds", seeds, *more).code == 0
-        assert len(evaluate.study_of_folders(options).rows[MODEL].tokens) == int(seeds[-1])
+        assert len(studies.study_of_folders(str(made), str(small_run.songs), 1000, 0).rows[MODEL].tokens) == int(seeds[-1])
         said = f"{made}: generate.py wrote these in {calls} calls with different models or settings; they are judged as one"
         assert (said in capsys.readouterr().out) == (calls > 1)
 
@@ -324,7 +323,7 @@ def test_what_evaluate_did_not_write_is_refused_before_the_work(
 ) -> None:
     """Guards against the loss of somebody's notes, and against minutes of work that end in a refusal."""
     for work in ("study_of_run", "study_of_folders"):
-        monkeypatch.setattr(evaluate, work, lambda *args: pytest.fail("the work was begun"))
+        monkeypatch.setattr(studies, work, lambda *args: pytest.fail("the work was begun"))
     write_files({tmp_path / name: data for name, data in files.items()})
     for asked in ([str(small_run.folder)], ["--generated", str(small_run.songs), "--reference", str(small_run.songs)]):
         result = here("evaluate", *asked, "--threads", "1", "--output-dir", str(tmp_path))

@@ -37,10 +37,10 @@ from conftest import (
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import model_figures
 import train_diffusion
 import train_vae
 import training
-import vae_figures
 from checkpoints import DIFFUSION_KIND, load_diffusion, load_vae, read_checkpoint, save_checkpoint, training_riffs, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
@@ -350,7 +350,7 @@ def test_the_prior_sees_every_training_riff_in_its_own_key(songs: Path) -> None:
 
 def test_a_kl_near_zero_is_called_a_failed_run(songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a collapsed posterior that nobody mentions."""
-    figures = dict.fromkeys(vae_figures.FIGURE_LABELS, 0.5)
+    figures = dict.fromkeys(model_figures.FIGURE_LABELS, 0.5)
     train_vae.print_summary({"train": {**figures, "kl": 0.5}})
     assert "KL is near zero" in capsys.readouterr().out
     train_vae.print_summary({"train": {**figures, "kl": 5.0}})

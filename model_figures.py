@@ -1,18 +1,25 @@
-"""What is measured on a trained VAE: losses and accuracies on riffs it knows and riffs it does not."""
+"""What is measured on trained models: losses and accuracies on music they know and music they do not."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import training
 from config import VAETrainConfig
 from dataset import RiffData
 from metrics import accuracies, active_units
-from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from models import Draws, LanguageModel, RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from pieces import IGNORED
 from sampling import reconstruct
 
 DRAWS = 1  # purpose of random numbers
+EVALUATED_TOGETHER = 16  # pieces of a language model
+EVALUATED_TOKENS = 512  # of each at a time; the state goes on
 MAX_EVALUATED = 4096  # riffs looked at in one evaluation
 
 
@@ -113,3 +120,39 @@ def print_summary(figures: dict[str, dict[str, float]]) -> None:
         print(f"{label:38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
     if figures["train"]["kl"] < 1:
         print("the KL is near zero: z carries nothing and this run has failed; lower --beta or raise --word-dropout")
+
+
+# ---------------------------------------------------------------- language models
+
+
+@torch.inference_mode()
+def evaluate_pieces(model: LanguageModel, pieces: Sequence[np.ndarray], device: torch.device) -> dict[str, float]:
+    """How well whole pieces are predicted, each from its BOS on with the state carried along.
+
+    Returns:
+        loss: nats per token, mean over all tokens but BOS; perplexity: its exponential; accuracy; nats_per_piece.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
+    totals = torch.zeros(3, dtype=torch.float64)
+    for first in range(0, len(order), EVALUATED_TOGETHER):
+        some = [torch.from_numpy(pieces[i]) for i in order[first : first + EVALUATED_TOGETHER]]
+        inputs = torch.nn.utils.rnn.pad_sequence([piece[:-1] for piece in some], batch_first=True)
+        targets = torch.nn.utils.rnn.pad_sequence([piece[1:] for piece in some], batch_first=True, padding_value=IGNORED)
+        state = None
+        for begin in range(0, inputs.shape[1], EVALUATED_TOKENS):
+            part = slice(begin, begin + EVALUATED_TOKENS)
+            logits, state = model(inputs[:, part].to(device), state)
+            wanted = targets[:, part].to(device)
+            nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum")
+            right = (logits.argmax(dim=-1) == wanted).sum()
+            totals += torch.stack([nats.double(), right.double(), (wanted != IGNORED).sum().double()]).cpu()
+    model.train(was_training)
+    nats, right, count = totals.tolist()
+    return {"loss": nats / count, "perplexity": perplexity(nats / count), "accuracy": right / count, "nats_per_piece": nats / len(pieces)}
+
+
+def perplexity(nats: float) -> float:
+    """exp of nats per token; inf where that is too large to write."""
+    return math.exp(nats) if nats < 700 else math.inf

@@ -1,0 +1,443 @@
+"""The language model: what it learns, how it is trained and resumed, what it draws; and the n-grams it is set beside."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Here, assert_one_line, bytes_below, small_songs
+
+import train_lm
+import training
+from baselines import NGram, discounts
+from checkpoints import LM_KIND, load_language_model, read_checkpoint
+from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig
+from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
+from midi_utils import read_midi
+from model_figures import evaluate_pieces
+from models import LanguageModel, LanguageModelStepper
+from novelty import TrainingPieces
+from piece_evaluation import compare_pieces, piece_facts
+from pieces import IGNORED, event_vocabulary
+from sampling import EventGrammar, continue_sequences, sample_events, sample_riffs_by_lm
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+EVENTS = EventConfig()
+VOCABULARY = event_vocabulary(EVENTS)
+FLAGS = ["--preset", "events_lstm_tiny", "--threads", "1", "--device", "cpu", "--batch-size", "4", "--seq-len", "40", "--holdout", "0.3"]
+
+
+def small_model(seed: int = 0, size: int = VOCABULARY.size, layers: int = 2) -> LanguageModel:
+    torch.manual_seed(seed)
+    return LanguageModel(LMConfig(embed_size=8, hidden_size=16, layers=layers), size).eval()
+
+
+@pytest.fixture
+def tunes(write: Callable[..., Path], tmp_path: Path) -> Path:
+    """Eight little tunes that go up and down a scale, so that there is something to learn."""
+    for number in range(8):
+        scale = [55 + number + step for step in (0, 2, 4, 5, 7, 5, 4, 2)] * (3 + number)
+        write(f"tunes/tune_{number}.mid", [(i / 2, 0.5, pitch) for i, pitch in enumerate(scale)], tempos=((0, 120),))
+    return tmp_path / "tunes"
+
+
+def train(tunes: Path, run: Path, *flags: str) -> int:
+    return train_lm.main([*FLAGS, "--data", str(tunes), "--run-dir", str(run), *flags])
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_one_step_at_a_time_is_the_whole_sequence() -> None:
+    """Guards against a stepper with gates in another order, and a state that is not carried."""
+    model, tokens = small_model(), torch.randint(0, VOCABULARY.size, (3, 12), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, _ = model(tokens)
+        _, state = model(tokens[:, :4])
+        step = LanguageModelStepper(model)
+        for t in range(4, 12):
+            logits, state = step(tokens[:, t], state)
+            torch.testing.assert_close(logits, whole[:, t], atol=1e-5, rtol=1e-5)
+
+
+def test_no_token_sees_what_comes_after() -> None:
+    model, tokens = small_model(), torch.randint(0, VOCABULARY.size, (2, 10), generator=torch.Generator().manual_seed(1))
+    changed = tokens.clone()
+    changed[:, 6:] = 5
+    with torch.inference_mode():
+        assert torch.equal(model(tokens)[0][:, :6], model(changed)[0][:, :6])
+        assert not torch.equal(model(tokens)[0][:, 6:], model(changed)[0][:, 6:])
+
+
+def test_evaluation_is_that_of_each_piece_alone() -> None:
+    """Guards against padding that counts, states that leak between pieces, and parts that forget the state."""
+    rng = np.random.default_rng(0)
+    pieces = [np.concatenate([[BOS], rng.integers(3, VOCABULARY.size, size=size), [EOS]]) for size in (5, 700, 30, 1, 513, 200)]
+    model = small_model()
+    nats, right = 0.0, 0
+    with torch.inference_mode():
+        for piece in pieces:
+            x = torch.from_numpy(piece)[None]
+            logits = model(x[:, :-1])[0][0]
+            nats += float(torch.nn.functional.cross_entropy(logits, x[0, 1:], reduction="sum"))
+            right += int((logits.argmax(dim=-1) == x[0, 1:]).sum())
+    found, count = evaluate_pieces(model, pieces, CPU), sum(len(piece) - 1 for piece in pieces)
+    assert found["loss"] == pytest.approx(nats / count, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(right / count)
+    assert found["nats_per_piece"] == pytest.approx(nats / len(pieces), rel=1e-5)
+
+
+def test_loss_counts_no_padding_and_shares_add_up() -> None:
+    """The mean of two processes' losses is the loss of one, whatever the padding in their shares."""
+    inputs = torch.randint(3, 50, (4, 9), generator=torch.Generator().manual_seed(2))
+    targets = torch.randint(3, 50, (4, 9), generator=torch.Generator().manual_seed(3))
+    targets[1, 3:] = targets[3, 1:] = IGNORED
+    model = small_model()
+    alone, parts = train_lm.training_loss(model, inputs, targets, None, training.Processes(), CPU)
+    shares = [train_lm.training_loss(model, inputs, targets, None, training.Processes(rank, 2), CPU) for rank in range(2)]
+    assert alone.item() == pytest.approx(sum(loss.item() for loss, _ in shares) / 2, rel=1e-5)
+    torch.testing.assert_close(parts, shares[0][1] + shares[1][1], rtol=1e-5, atol=0)
+    assert parts[2] == (targets != IGNORED).sum() == 22
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    model = small_model()
+    masks = train_lm.dropout_masks(model, 4, 500, 0.2, step=3, seed=7)
+    assert masks is not None and [mask.shape for mask in masks] == [(4, 500, 16)] * 2
+    assert set(torch.cat(masks).unique().tolist()) == {0.0, 1.25} and abs(float(torch.cat(masks).mean()) - 1) < 0.02
+    again = train_lm.dropout_masks(model, 4, 500, 0.2, step=3, seed=7)
+    assert again is not None and all(torch.equal(a, b) for a, b in zip(masks, again, strict=True)) and not torch.equal(*masks)
+    assert train_lm.dropout_masks(model, 4, 500, 0.0, step=3, seed=7) is None
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_one_piece_can_be_learnt_by_heart(write: Callable[..., Path], tmp_path: Path) -> None:
+    """Guards against targets that are out of step with inputs: below 0.05 nats a token on a piece of random notes."""
+    rng = np.random.default_rng(0)
+    write("one/piece.mid", [(i / 2, 0.5, int(pitch)) for i, pitch in enumerate(rng.integers(50, 70, size=30))])
+    flags = ["--steps", "400", "--dropout", "0", "--batch-size", "1", "--seq-len", "256", "--lr", "0.01", "--eval-interval", "400"]
+    assert train(tmp_path / "one", tmp_path / "run", *flags) == 0
+    model, content = load_language_model(tmp_path / "run" / LM_FILE)
+    piece = content["known"]["tokens"][0].numpy().astype(np.int64)
+    assert evaluate_pieces(model, [piece], CPU)["loss"] < 0.05
+    drawn = sample_events(model, VOCABULARY, [0], SampleConfig(temperature=0.0), 1000)[0]
+    assert np.array_equal(drawn, piece)
+
+
+def test_cut_and_resumed_equals_never_cut(tunes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact resume: weights and optimizer, bit for bit."""
+    assert train(tunes, tmp_path / "whole", "--steps", "12", "--eval-interval", "5") == 0
+    real, calls = train_lm.training_loss, itertools.count(1)
+
+    def stop_at_five(*args):
+        if next(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_lm, "training_loss", stop_at_five)
+        assert train(tunes, tmp_path / "parts", "--steps", "12", "--eval-interval", "5") == 130
+    assert read_checkpoint(tmp_path / "parts" / train_lm.LAST_FILE, LM_KIND)["step"] == 5
+    assert train(tunes, tmp_path / "parts", "--steps", "12", "--eval-interval", "5") == 0
+    a, b = (read_checkpoint(tmp_path / name / train_lm.LAST_FILE, LM_KIND) for name in ("whole", "parts"))
+    assert all(torch.equal(a["weights"][key], b["weights"][key]) for key in a["weights"])
+    assert (a["step"], a["best"]) == (b["step"], b["best"])
+    flat = [value for state in (a, b) for entry in state["optimizer"]["state"].values() for value in entry.values()]
+    half = len(flat) // 2
+    assert all(torch.equal(x, y) for x, y in zip(flat[:half], flat[half:], strict=True))
+
+
+def test_the_best_is_kept_and_the_log_says_why(tunes: Path, tmp_path: Path) -> None:
+    assert train(tunes, tmp_path, "--steps", "30", "--eval-interval", "10", "--log-interval", "10") == 0
+    log = training.read_log(tmp_path / "train_lm.jsonl")
+    held = {line["step"]: line["loss"] for line in log if line["split"] == "held out"}
+    best = min(held, key=lambda step: held[step])
+    _, content = load_language_model(tmp_path / LM_FILE)
+    assert content["step"] == best and list(held) == [10, 20, 30]
+    assert all(line["perplexity"] == pytest.approx(np.exp(line["loss"]), rel=1e-4) for line in log)
+    assert all(line["tokens_per_second"] > 0 for line in log if line["split"] == "train")
+    assert held[30] < np.log(VOCABULARY.size) - 1  # it has learnt something
+    assert (tmp_path / "data_table.csv").read_text().count("\n") == 9
+    assert content["data"]["pieces"] == len(content["known"]["names"])
+
+
+def test_what_changed_is_refused(tunes: Path, tmp_path: Path, here: Here, write: Callable[..., Path]) -> None:
+    assert train(tunes, tmp_path / "run", "--steps", "2") == 0
+    common = [*FLAGS, "--run-dir", str(tmp_path / "run"), "--data", str(tunes), "--steps", "3"]
+    assert_one_line(here("train_lm", *common, "--hidden-size", "32"), "train_lm", "hidden_size 64 -> 32")
+    assert_one_line(here("train_lm", *common, "--time-step-ms", "25"), "train_lm", "the tokens changed", "--restart")
+    assert_one_line(here("train_lm", *common, "--split-seed", "3"), "train_lm", "the pieces in", "split_seed 0 -> 3")
+    assert_one_line(here("train_vae", "--preset", "events_lstm"), "train_vae", "train_lm.py")
+    assert_one_line(here("train_lm", "--preset", "riff_2bar"), "train_lm", "train_vae.py")
+
+
+def test_starting_from_other_weights(tunes: Path, tmp_path: Path, here: Here) -> None:
+    """Copies are then looked for among the pieces of both."""
+    assert train(tunes, tmp_path / "a", "--steps", "20") == 0
+    start = ["--init-from", str(tmp_path / "a" / LM_FILE), "--restart"]
+    assert train(tunes, tmp_path / "b", "--steps", "1", "--lr", "1e-9", *start) == 0
+    a, b = (read_checkpoint(tmp_path / name / LM_FILE, LM_KIND) for name in "ab")
+    assert all(torch.allclose(a["weights"][key], b["weights"][key], atol=1e-6) for key in a["weights"])
+    assert b["known"]["names"][len(a["known"]["names"])] == "base model: " + a["known"]["names"][0]
+    other = ["train_lm", *FLAGS, "--data", str(tunes), "--run-dir", str(tmp_path / "c"), "--max-shift", "50", *start]
+    assert_one_line(here(*other), "train_lm", "other tokens")
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def test_a_seed_gives_the_same_piece_in_any_company() -> None:
+    model, sample = small_model(1), SampleConfig(temperature=1.0, top_k=50)
+    many = sample_events(model, VOCABULARY, range(20), sample, 120)
+    alone = [sample_events(model, VOCABULARY, [seed], sample, 120)[0] for seed in (0, 7, 19)]
+    assert all(np.array_equal(piece, many[seed]) for piece, seed in zip(alone, (0, 7, 19), strict=True))
+    assert len({piece.tobytes() for piece in many}) == 20
+    assert not np.array_equal(sample_events(model, VOCABULARY, [7], sample, 120, attempt=1)[0], many[7])
+
+
+def test_pieces_begin_with_bos_and_end_with_eos_or_at_the_length() -> None:
+    pieces = sample_events(small_model(), VOCABULARY, range(40), SampleConfig(temperature=1.0), 300)
+    for piece in pieces:
+        assert piece[0] == BOS and not np.isin(piece[1:], [PAD, BOS]).any()
+        assert (piece == EOS).sum() == (piece[-1] == EOS) and (piece[-1] == EOS or len(piece) == 300)
+    assert {piece[-1] == EOS for piece in pieces} == {True, False}
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+def test_the_grammar_forbids_what_no_keyboard_can_play(grammar: bool) -> None:
+    """And without it, an untrained model does just that."""
+    pieces = sample_events(small_model(3), VOCABULARY, range(30), SampleConfig(temperature=1.0, grammar=grammar), 300)
+    wrong = 0
+    for piece in pieces:
+        sounding: set[int] = set()
+        fresh: set[int] = set()
+        begun = False
+        for token in piece.tolist():
+            if NOTE_ON <= token < NOTE_OFF:
+                wrong += token - NOTE_ON in sounding
+                begun = True
+                sounding.add(token - NOTE_ON)
+                fresh.add(token - NOTE_ON)
+            elif NOTE_OFF <= token <= TIME_SHIFT:
+                wrong += token - NOTE_OFF not in sounding or token - NOTE_OFF in fresh
+                sounding.discard(token - NOTE_OFF)
+            elif token > TIME_SHIFT:
+                fresh.clear()
+            elif token == EOS:
+                wrong += not begun
+    assert (wrong == 0) == grammar
+
+
+def test_every_note_of_a_real_piece_is_allowed() -> None:
+    """Guards against a grammar that forbids what our own writer says."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 200, size=80)
+    piece = notes_to_events(start, start + rng.integers(1, 40, size=80), rng.integers(40, 60, size=80), EVENTS)
+    grammar = EventGrammar(1, VOCABULARY, strict=True)
+    for token in piece[1:].tolist():
+        assert grammar.allowed()[0, token]
+        grammar.advance(torch.tensor([token]))
+    assert not grammar.sounding.any()
+
+
+def test_what_is_given_stays_and_is_taken_in() -> None:
+    """A model that goes on from a beginning knows it: the same draws after another beginning differ."""
+    model, sample = small_model(5), SampleConfig(temperature=1.0)
+    prime = notes_to_events(np.array([0, 5]), np.array([5, 10]), np.array([60, 62]), EVENTS)[:-2]  # 62 is sounding
+    pieces = sample_events(model, VOCABULARY, range(20), sample, 60, prime)
+    assert all(np.array_equal(piece[: len(prime)], prime) for piece in pieces)
+    others = sample_events(model, VOCABULARY, range(20), sample, 60 - len(prime) + 1)
+    assert any(not np.array_equal(a[len(prime) :], b[1:]) for a, b in zip(pieces, others, strict=True))
+    for piece in pieces:  # the grammar knows what sounds
+        assert (NOTE_ON + 62) not in piece[len(prime) :][: next(iter(np.flatnonzero(piece[len(prime) :] == NOTE_OFF + 62)), 10**6)]
+
+
+def test_memory_does_not_grow_with_the_length() -> None:
+    """4000 tokens take little more memory than 400: a few bytes a token, no graph and no list of states."""
+    model = small_model(layers=1)
+
+    def peak(length: int) -> int:
+        uniform = torch.rand(2, length)
+        tracemalloc.start()
+        continue_sequences(model, torch.full((2, 1), BOS), EventGrammar(2, VOCABULARY, True), uniform, SampleConfig(temperature=1.0), None)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(10)
+    assert peak(4000) < peak(400) + 50_000
+
+
+def test_generate_writes_pieces_that_read_back(tunes: Path, tmp_path: Path, here: Here) -> None:
+    assert train(tunes, tmp_path / "run", "--steps", "120") == 0
+    flags = ["--preset", "events_lstm_tiny", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--device", "cpu", "--length", "200"]
+    result = here("generate", *flags, "--num-outputs", "4", "--max-copy", "1")
+    assert (result.code, result.err) == (0, "")
+    files = sorted((tmp_path / "run" / "pieces").glob("*.mid"))
+    assert [file.name for file in files] == [f"piece_seed{seed:06d}.mid" for seed in range(4)]
+    known = TrainingPieces(*read_checkpoint(tmp_path / "run" / LM_FILE, LM_KIND)["known"].values())
+    for file in files:
+        record = json.loads(file.with_suffix(".json").read_text())
+        tokens = np.array(record["piece"].pop("tokens"))
+        facts = piece_facts(tokens, EVENTS)
+        assert record["piece"]["notes"] == facts["notes"] == len(read_midi(file).tracks[0].pitch)
+        assert record["piece"]["pitch_class_entropy"] == pytest.approx(facts["pitch_class_entropy"], abs=1e-4)
+        share, length, name = known.shared(tokens)
+        assert record["nearest"] == {"piece": name, "copied": round(share, 4), "passage": length}
+        line = next(line for line in result.out.splitlines() if line.split()[:1] == [str(record["seed"])])
+        assert f"{facts['note_density']:.3f}" in line and f"{facts['ngram_repetition']:.3f}" in line
+    before = bytes_below(tmp_path / "run" / "pieces")
+    assert here("generate", *flags, "--seeds", "2", "--max-copy", "1").out.count("3 pieces of earlier calls") == 1
+    assert bytes_below(tmp_path / "run" / "pieces") == before  # the same seed, the same bytes
+    files[0].write_bytes(b"mine")
+    assert_one_line(here("generate", *flags, "--max-copy", "1"), "generate", "piece_seed000000.mid", "--output-dir")
+
+
+def test_generate_goes_on_from_a_file_and_refuses_a_bad_one(tunes: Path, tmp_path: Path, here: Here) -> None:
+    assert train(tunes, tmp_path / "run", "--steps", "30") == 0
+    flags = ["--preset", "events_lstm_tiny", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--device", "cpu", "--max-copy", "1"]
+    prime = ["--prime", str(tunes / "tune_0.mid"), "--prime-tokens", "12"]
+    result = here("generate", *flags, *prime, "--num-outputs", "2", "--length", "60", "--output-dir", str(tmp_path / "out"))
+    assert result.code == 0
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "pieces").glob("*.json"))]
+    up, length = [NOTE_ON + 55, TIME_SHIFT + 5, NOTE_OFF + 55, NOTE_ON + 57, TIME_SHIFT + 5, NOTE_OFF + 57], 13
+    for record in records:
+        assert record["prime"] == {"file": "tune_0.mid", "tokens": 12}
+        assert record["piece"]["tokens"][:7] == [BOS, *up] and len(record["piece"]["tokens"]) > length
+    (tmp_path / "empty.mid").write_bytes(b"")
+    assert_one_line(here("generate", *flags, "--prime", str(tmp_path / "empty.mid")), "generate", "the file is empty")
+    assert_one_line(here("generate", *flags, *prime, "--length", "13"), "generate", "--length 13", "--prime-tokens")
+    assert_one_line(here("generate", "--preset", "riff_2bar", "--prime", "x.mid"), "generate", "--prime", "events")
+
+
+def test_riffs_by_a_language_model(tmp_path: Path, here: Here) -> None:
+    """The same riffs, the same way out, and evaluate.py with and without a VAE beside it."""
+    songs = small_songs(tmp_path / "songs", songs=8, phrases=4)
+    small = ["--hidden-size", "16", "--embed-size", "8", "--layers", "1", "--steps", "40", "--batch-size", "8"]
+    flags = ["--preset", "riff_2bar_lstm", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--device", "cpu"]
+    assert here("train_lm", *flags, "--data", str(songs), "--holdout", "0.25", *small).code == 0
+    assert here("generate", *flags, "--num-outputs", "5").code == 0
+    assert len(list((tmp_path / "run" / "riffs").glob("*.mid"))) == 5 and (tmp_path / "run" / "generated_riff_long.mid").exists()
+    model, content = load_language_model(tmp_path / "run" / LM_FILE)
+    riffs = sample_riffs_by_lm(model, TokenizerConfig(), range(200), SampleConfig(temperature=1.0), (40, 60))
+    assert np.array_equal(riffs[7:8], sample_riffs_by_lm(model, TokenizerConfig(), [7], SampleConfig(temperature=1.0), (40, 60)))
+    notes = riffs[(riffs > 0) & (riffs < 128)]
+    assert notes.min() >= 40 and notes.max() <= 60 and riffs.max() <= 128
+    before = np.concatenate([np.zeros((200, 1), dtype=np.int64), riffs[:, :-1]], axis=1)
+    assert not ((riffs == 128) & (before == 0)).any()
+    result = here("evaluate", *flags, "--num-outputs", "30", "--no-pictures")
+    assert result.code == 0 and "nats per riff" in result.out and "5-grams: perplexity" in result.out
+    assert content["known"]["names"][0].endswith("bar 1")
+
+
+# ---------------------------------------------------------------- n-grams
+
+
+def test_a_bigram_by_hand() -> None:
+    """BOS a b, BOS a c, BOS a b: interpolated with how many different tokens each was seen after."""
+    grams = NGram([np.array([0, 1, 2]), np.array([0, 1, 3]), np.array([0, 1, 2])], size=4, order=2)
+    uniform = 1 / 4  # lowest counts are 1 for each of 1, 2, 3: too little to tell, a discount of 0.5
+    lowest = {1: 0.5 / 3 + 0.5 * uniform, 2: 0.5 / 3 + 0.5 * uniform, 3: 0.5 / 3 + 0.5 * uniform, 0: 0.5 * uniform}
+    one, two, more = 1 / 3, 1, 3  # of the pairs, whose counts are 3, 2 and 1: y = 1 / (1 + 2 * 1)
+    assert grams.probability([0], 1) == pytest.approx((3 - more) / 3 + more / 3 * lowest[1])
+    assert grams.probability([1], 2) == pytest.approx((2 - two) / 3 + (one + two) / 3 * lowest[2])
+    assert grams.probability([1], 3) == pytest.approx((1 - one) / 3 + (one + two) / 3 * lowest[3])
+    assert grams.probability([3], 2) == pytest.approx(lowest[2])  # never seen before: the next shorter context
+    assert grams.nats(np.array([0, 1, 3])) == pytest.approx(-np.log(grams.probability([0], 1) * grams.probability([1], 3)))
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_n_gram_probabilities_sum_to_one_and_draws_follow_them(order: int) -> None:
+    rng = np.random.default_rng(0)
+    steps = np.cumsum(rng.integers(-1, 2, size=(60, 50)), axis=1) % 6 + 2
+    grams = NGram([np.concatenate([[0], row, [1]]) for row in steps], size=8, order=order)
+    for context in itertools.islice(itertools.product(range(8), repeat=order - 1), 0, 4000, 97):
+        assert sum(grams.probability(context, token) for token in range(8)) == pytest.approx(1)
+    context = [0, 2, 3, 4][: order - 1] if order > 1 else []
+    drawn = np.bincount([grams._draw([7] * (order - 1 - len(context)) + context, rng) for _ in range(4000)], minlength=8) / 4000
+    wanted = np.array([grams.probability([7] * (order - 1 - len(context)) + context, token) for token in range(8)])
+    assert np.abs(drawn - wanted).max() < 0.04
+
+
+def test_higher_orders_predict_what_only_they_can_see() -> None:
+    """a b a c a b a c ...: after a, only the token before it tells what comes."""
+    pieces = [np.array([0, *([2, 3, 2, 4] * 20), 1])] * 5
+    nats = [NGram(pieces, 6, order).nats(pieces[0]) for order in (1, 2, 3)]
+    assert nats[0] > nats[1] > 3 * nats[2]
+
+
+def test_discounts_stay_in_order() -> None:
+    """Guards against a discount of 0, after which an unseen token has probability 0: music that repeats has few odd counts."""
+    assert discounts(np.array([1] * 100 + [2] * 300 + [3] * 5 + [4] * 200)) == pytest.approx(
+        (100 / 700, 2 - 3 / 7 * 5 / 300, 2 - 3 / 7 * 5 / 300)
+    )
+    assert discounts(np.array([5, 6])) == (0.5, 1.0, 1.5)
+    one, two, more = discounts(np.array([1] * 1000 + [2] * 400 + [3] * 200 + [4] * 100))
+    assert 0 < one < two < more < 3
+
+
+# ---------------------------------------------------------------- what is measured on pieces
+
+
+def test_facts_of_a_piece_by_hand() -> None:
+    """Two notes of half a second, one after the other, then both together for half a second."""
+    piece = notes_to_events(np.array([0, 10, 20, 20]), np.array([10, 20, 30, 30]), np.array([60, 67, 60, 67]), EVENTS)
+    facts = piece_facts(piece, EVENTS)
+    assert facts["notes"] == 4 and facts["seconds"] == 1.5 and facts["ended"] == 1
+    assert facts["note_density"] == pytest.approx(4 / 1.5) and facts["pitch_class_entropy"] == pytest.approx(1)
+    assert facts["polyphony"] == pytest.approx(40 / 30) and facts["pitch_range"] == 7
+    assert facts["ngram_repetition"] == 0
+    silent = piece_facts(np.array([BOS, EOS]), EVENTS)
+    assert silent["notes"] == 0 and np.isnan(silent["note_density"]) and np.isnan(silent["pitch_class_entropy"])
+
+
+def test_the_longest_passage_is_found_with_its_owner() -> None:
+    a, b = np.array([BOS, 10, 11, 12, 13, 14, EOS]), np.array([BOS, 20, 21, 22, 23, EOS])
+    known = TrainingPieces([a, b], ["a", "b"])
+    assert known.shared(np.array([BOS, 99, 21, 22, 23, 10, EOS])) == (3 / 5, 3, "b")
+    assert known.shared(a) == (1.0, 5, "a")
+    assert known.shared(np.array([BOS, 14, 20, EOS]))[1] == 1  # no passage crosses pieces
+    assert known.shared(np.array([BOS, 99, EOS])) == (0.0, 0, "")
+
+
+def test_copies_fail_and_real_pieces_pass() -> None:
+    """Other real pieces lie in the bands; the training pieces themselves are caught by what they copy; noise by most."""
+    rng = np.random.default_rng(0)
+
+    def piece() -> np.ndarray:
+        steps = np.cumsum(rng.integers(1, 6, size=40))
+        return notes_to_events(steps, steps + 3, 60 + rng.integers(0, 7, size=40) * 2, EVENTS)
+
+    train_pieces, held = [piece() for _ in range(80)], [piece() for _ in range(60)]
+    noise = [np.concatenate([[BOS], rng.integers(3, 359, size=120), [EOS]]) for _ in range(60)]
+    rows = {"model": [piece() for _ in range(60)], "copied": train_pieces[:60], "noise": noise}
+    results = compare_pieces(held, rows, TrainingPieces(train_pieces, [str(i) for i in range(80)]), EVENTS)
+    failed = {name: [key for key, metric in results.items() if metric["rows"][name]["passes"] is False] for name in rows}
+    assert failed["copied"] and "copied" in failed["copied"] and len(failed["noise"]) >= 5
+    assert len(failed["model"]) <= 2
+
+
+def test_evaluate_judges_pieces(tunes: Path, tmp_path: Path, here: Here) -> None:
+    assert train(tunes, tmp_path / "run", "--steps", "60") == 0
+    flags = ["--preset", "events_lstm_tiny", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--device", "cpu"]
+    result = here("evaluate", *flags, "--num-outputs", "12", "--no-pictures")
+    assert (result.code, result.err) == (0, "")
+    record = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    rows = record["metrics"]["note_density"]["rows"]
+    assert set(rows) == {"held-out riffs", "model", "5-gram", "unigram", "training riffs copied"}
+    assert record["metrics"]["copied"]["rows"]["training riffs copied"]["value"] == 1
+    figures = record["models"][0]["language_model"]["held out"]
+    assert figures["perplexity"] == pytest.approx(np.exp(figures["loss"]), rel=1e-4) and figures["n-gram perplexity"] > 1
+    assert "12 new pieces" in result.out and "So few pieces" in result.out
