@@ -192,7 +192,10 @@ def load_same_riffs(vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, 
     config = build_config(DataConfig, {name: value for name, value in vae_content["data"].items() if name in known}, path)
     riff_data = load_riffs(dataclasses.replace(config, data=folder or config.data), tokenizer)
     if riff_data.fingerprint != vae_content["data_hash"]:
-        raise UserError(f"{riff_data.folder}: its riffs are not those the VAE was trained on; run train_vae.py --restart on them first")
+        raise UserError(
+            f"{riff_data.folder}: its riffs are not those that {path} was trained on; run train_vae.py --restart in that --run-dir, "
+            "or give the old riffs with --data"
+        )
     return riff_data
 
 

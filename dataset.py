@@ -194,7 +194,7 @@ def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
         raise UserError(f"{folder}: is a file; give the folder it is in")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of your riffs (.mid or .midi)")
-    found = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES + OTHER_MUSIC_SUFFIXES and p.is_file()]
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES + OTHER_MUSIC_SUFFIXES and (p.is_file() or p.is_symlink())]
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -263,7 +263,7 @@ def load_riffs(data: DataConfig, tokenizer: TokenizerConfig, generated: bool = F
     """
     files = find_music_files(data.data)
     if not files:
-        raise UserError(f"{data.data}: no .mid or .midi file in it or below it; put your riffs there or give another --data")
+        raise UserError(f"{data.data}: no .mid or .midi file in it or below it; put your riffs there or give another folder")
     rows: list[FileRow] = []
     riffs: list[Riff] = []
     owners: list[FileRow] = []
@@ -409,10 +409,17 @@ def refused_lines(rows: Sequence[FileRow]) -> list[str]:
 
 
 def save_table(rows: Sequence[FileRow], path: str | os.PathLike[str]) -> None:
-    """Write the whole table, one line per file, as CSV."""
+    """Write the whole table, one line per file, as CSV.
+
+    Raises:
+        UserError: there is a file by that name that is no such table.
+    """
+    head = ["file", "song", "status", "riffs", "reason", "detail"]
+    if Path(path).exists() and not Path(path).read_bytes().startswith(",".join(head).encode()):
+        raise UserError(f"{path}: is not a table of ours and would be overwritten; move it away, or give another --run-dir")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "song", "status", "riffs", "reason", "detail"])
+    writer.writerow(head)
     for row in rows:
         status = ("held out" if row.held_out else "train") if row.riffs else "refused"
         writer.writerow([row.file, row.song, status, row.riffs, row.reason, row.detail])

@@ -59,7 +59,7 @@ class Evaluate:
     reference: str = ""  # folder of MIDI riffs to judge them by
     beside: tuple[str, ...] = ()  # run folder of a language model of the same riffs (one for each run), to be set beside the VAE
     num_outputs: int = 0  # riffs or pieces of each row; 0: 1000 riffs, 100 pieces
-    output_dir: str = ""  # where to write; default: evaluation/ in the run folder, in runs/ for several, or in the folder of --generated
+    output_dir: str = ""  # where to write; default: evaluation/ in the run folder; for several runs, or --generated, runs/evaluation
     pictures: bool = True  # draw one picture for each metric
     run: RunConfig = field(default_factory=RunConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -113,13 +113,14 @@ def output_folder(options: Evaluate, runs: Sequence[Path], metrics: Iterable[str
         UserError: a run is named twice, a folder is not there, or a file there is not ours.
     """
     if options.generated:
-        source = Path(options.generated)
-        default = source / "evaluation"
+        source, default = Path(options.generated), Path("runs/evaluation")
     else:
         if len({run.resolve() for run in runs}) < len(runs):
             raise UserError("a run folder is named twice; name each once")
         source = runs[0]
         default = runs[0] / "evaluation" if len(runs) == 1 else Path("runs/evaluation")
+    if source.is_file():
+        raise UserError(f"{source}: is a file; give the folder it is in")
     if not source.is_dir():
         maker = "train_lm.py" if is_language_model(options.preset) else "train_vae.py and train_diffusion.py"
         raise UserError(f"{source}: no such folder" + f"; run {maker} first" * (not options.generated))
@@ -160,7 +161,9 @@ def evaluate_riffs(options: Evaluate, runs: Sequence[Path]) -> tuple[dict[str, A
     print("measuring", flush=True)
     results = compare(studies, options.run.seed)
     shown, held = len(studies[0].rows[MODEL].tokens), [len(study.held.tokens) for study in studies]
-    print(introduction([study.name for study in studies], "riffs", shown, held))
+    print(
+        introduction([study.name for study in studies], "riffs", shown, held, "half of the reference" if options.generated else "held out")
+    )
     facts, tables = [study.facts for study in studies], []
     if not options.generated:
         again = ", ".join(str(fact["drawn_again"]) for fact in facts)
@@ -192,9 +195,9 @@ def evaluate_pieces(options: Evaluate, runs: Sequence[Path]) -> tuple[dict[str, 
     )
 
 
-def introduction(names: Sequence[str], noun: str, count: int, held: Sequence[int]) -> str:
+def introduction(names: Sequence[str], noun: str, count: int, held: Sequence[int], which: str = "held out") -> str:
     """What is compared with what, and whether it is enough."""
-    text = f"\n{', '.join(names)}: {count} new {noun}, judged by {' + '.join(map(str, held))} real ones that were held out"
+    text = f"\n{', '.join(names)}: {count} new {noun}, judged by {' + '.join(map(str, held))} real ones ({which})"
     if count < FEW or min(held) < FEW:
         text += f"\nSo few {noun} ({count} new, {min(held)} real) say little: with {FEW} or more of each, verdicts begin to mean something."
     return text
@@ -224,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{reports.text_table(results, noun)}\n\n{reports.legend(results, noun)}")
     print(f"\n{reports.verdict_lines(results, noun=noun)}\n\n{reports.losers(results)}\n\n{models}")
     record = {**about, "seed": options.run.seed, "settings": dataclasses.asdict(options.sample), "metrics": results}
-    markdown = f"{reports.markdown_table(results, noun)}\n\nBold: not a value that real {noun} have.\n"
+    meanings = "\n".join(f"- {metric['label']}: {metric['meaning']}" for metric in results.values())
+    parts = [reports.plain_words(results, noun=noun), reports.markdown_table(results, noun), f"Bold: not a value that real {noun} have."]
+    markdown = "\n\n".join([*parts, meanings]) + "\n"
     text = json.dumps(plain(record), indent=1) + "\n"
     write_files({folder / "metrics.json": text.encode(), folder / "metrics.md": markdown.encode()})
     if options.pictures:

@@ -29,8 +29,12 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for path in files}
     try:
         for path, data in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary[path].write_bytes(data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary[path].write_bytes(data)
+            except OSError as error:
+                error.filename = os.fspath(path)  # the temporary name would tell nobody anything
+                raise
         for path in files:
             os.replace(temporary[path], path)
     finally:

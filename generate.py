@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def refuse_to_overwrite(path: Path) -> None:
             raise UserError(f"{record}: was not written by generate.py; move it away, or give another --output-dir") from None
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != known:
         raise UserError(f"{path}: is not, or no longer, as generate.py wrote it; move it away, or give another --output-dir")
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("record_sha256") != hash_of_record(record.read_bytes()):
+        raise UserError(f"{record}: was edited since generate.py wrote it; move it away, or give another --output-dir")
 
 
 def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]:
@@ -108,10 +111,17 @@ def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]
     return [output_dir / LONG_FILE, *parts]
 
 
+def hash_of_record(text: bytes) -> str:
+    """The fingerprint of a JSON's text without the fingerprint that stands in it."""
+    return hashlib.sha256(re.sub(rb'"record_sha256": "\w*"', b"", text)).hexdigest()
+
+
 def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
     """Write a MIDI file and the JSON that describes it, both or neither."""
-    record = {"file": path.name, "sha256": hashlib.sha256(midi).hexdigest(), **facts}
-    write_files({path: midi, path.with_suffix(".json"): (json.dumps(record, indent=1) + "\n").encode()})
+    record = {"file": path.name, "sha256": hashlib.sha256(midi).hexdigest(), "record_sha256": "", **facts}
+    text = (json.dumps(record, indent=1) + "\n").encode()
+    text = text.replace(b'"record_sha256": ""', f'"record_sha256": "{hash_of_record(text)}"'.encode(), 1)
+    write_files({path: midi, path.with_suffix(".json"): text})
 
 
 def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, names: Sequence[str], tokenizer: TokenizerConfig) -> None:
@@ -123,7 +133,7 @@ def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, name
     """
     most = 20
     head = f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s} {'copied':>7s}"
-    contour = "contour (. rest, - hold)"
+    contour = "semitones above lowest, 0-9a-z"
     print(f"{head}  {contour:{tokenizer.steps + tokenizer.bars - 1}s}  nearest riff")
     for seed, riff, copied, name in list(zip(seeds, tokens, nearest.copied, names, strict=True))[:most]:
         facts = describe(riff, tokenizer)
@@ -142,8 +152,8 @@ def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, name
         f"{distinct_share(tokens):.0%} distinct, {silent} silent"
     )
     print(
-        f"  copied: {np.median(nearest.copied):.0%} of the middle riff is in its nearest training riff too (same step, same interval), "
-        f"{nearest.copied.max():.0%} at most; {int(nearest.copy.sum())} exact or transposed copies"
+        f"  copied: half of the riffs share {np.median(nearest.copied):.0%} or more of their notes (step and interval) with the "
+        f"nearest known riff, the most {nearest.copied.max():.0%}; {int(nearest.copy.sum())} exact or transposed copies"
     )
 
 
@@ -237,7 +247,7 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
     names = ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
     print_table(tokens, seeds, nearest, names, tokenizer)
     bars = len(seeds) * tokenizer.bars
-    print(f"{long_path}: {len(seeds)} riffs in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
+    print(f"{long_path}: {plural(len(seeds), 'riff')} in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json)")
     mention_others(output_dir / PARTS_FOLDER, "riff", paths)
     return report_redrawn("riff", seeds, attempts, refused, options.max_copy)

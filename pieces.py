@@ -113,7 +113,7 @@ def load_pieces(data: DataConfig, events: EventConfig) -> PieceData:
     """
     files = find_music_files(data.data)
     if not files:
-        raise UserError(f"{data.data}: no .mid or .midi file in it or below it; put your pieces there or give another --data")
+        raise UserError(f"{data.data}: no .mid or .midi file in it or below it; put your pieces there or give another folder")
     rows, tokens, names, programs, owners = [], [], [], [], []
     seen: dict[bytes, str] = {}
     for path in files:

@@ -72,7 +72,8 @@ def plain_words(results: Mapping[str, Any], name: str = MODEL, noun: str = "riff
     told = {key: row for key, row in rows.items() if row["passes"] is not None}
     failed = [key for key, row in told.items() if not row["passes"]]
     clear = [key for key in failed if CHANCE not in told[key]["verdict"]]
-    lines = [f"The new {noun} are like real ones in {len(told) - len(failed)} of {len(told)} measures."]
+    untold = f" ({len(rows) - len(told)} more cannot be told)" if len(told) < len(rows) else ""
+    lines = [f"The new {noun} are like real ones in {len(told) - len(failed)} of {len(told)} measures{untold}."]
     if clear:
         parts = [f"{results[key]['label']} ({number(rows[key]['value'])}, real {noun} {band_words(results[key])})" for key in clear]
         lines.append(f"They differ in: {'; '.join(parts)}.")
@@ -112,7 +113,8 @@ def losers(results: Mapping[str, Any]) -> str:
         chance = sum(CHANCE in results[key]["rows"][name]["verdict"] for key in keys)
         labels = "; ".join(results[key]["label"] for key in keys) or "nowhere"
         perhaps = f" ({chance} may be chance)" if chance else ""
-        lines.append(f"{SHORT.get(name, name):10s} fails {len(keys):2d} of {len(results)}{perhaps}: {labels}")
+        told = sum(name in metric["rows"] and metric["rows"][name]["passes"] is not None for metric in results.values())
+        lines.append(f"{SHORT.get(name, name):10s} fails {len(keys):2d} of {told:2d}{perhaps}: {labels}")
     return "\n".join(textwrap.fill(line, 160, subsequent_indent=" " * 12) for line in lines)
 
 

@@ -55,6 +55,8 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
     Raises:
         UserError: the model or the data changed; the differences are listed.
     """
+    if not options.train.init_from.strip():
+        raise UserError(f"--init-from is empty; name a {kind} checkpoint, or none")
     if options.run.restart:
         for file in (files.last, files.best, files.log):
             aside = keep_aside(file)
@@ -65,6 +67,8 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
     if not path.exists():
         if best_path.exists():
             raise UserError(f"{best_path}: would be overwritten, for {path.name} is not there to go on from; --restart keeps it aside")
+        if files.log.exists() and files.log.stat().st_size:
+            raise UserError(f"{files.log}: would be overwritten, and is of no run that is here; --restart keeps it aside")
         return None
     state = read_checkpoint(path, kind)
     if not {"optimizer", "best"} <= set(state):
@@ -73,17 +77,17 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
     changed = [f"{name} {state['model'].get(name)} -> {value}" for name, value in model_config.items() if state["model"].get(name) != value]
     if changed:
         raise UserError(f"{path}: the model changed ({', '.join(changed)}); use the old options, another --run-dir, or --restart")
-    init_from = options.train.init_from
-    if init_from not in ("none", state["options"]["train"].get("init_from", "none")):
+    init_from, began = options.train.init_from, state["options"]["train"].get("init_from", "none")
+    if init_from != began:
         raise UserError(
-            f"--init-from {init_from}: {path.parent} is already under way from other weights; add --restart, or another --run-dir"
+            f"--init-from {init_from}: {path.parent} began with --init-from {began}; give that to go on, or --restart, or another --run-dir"
         )
     if state["best"]["step"] is not None and not best_path.exists():
         raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
     for key, (value, words) in same.items():
         if state[key] != value:
-            asked = changed_options(state["options"], plain_options(options))
-            why = f" ({asked})" if asked else ""
+            asked = changed_options(state["options"].get("dataset", {}), plain_options(options).get("dataset", {}))
+            why = f", or which are used ({asked})" if asked else ""
             raise UserError(f"{path}: {words} changed since this run began{why}; give another --run-dir, or --restart to begin anew")
     return state
 
@@ -110,8 +114,6 @@ def read_initial(path: str, kind: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be used.
     """
-    if not path.strip():
-        raise UserError(f"--init-from is empty; name a {kind} checkpoint, or none")
     if path == BASE_MODEL and not Path(path).exists():  # the default, from another working directory
         path = str(Path(__file__).parent / BASE_MODEL)
     try:

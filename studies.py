@@ -162,8 +162,11 @@ def require_held_out(riff_data: RiffData, folder: Path) -> None:
     Raises:
         UserError: there is nothing to compare with.
     """
-    if riff_data.held_out.sum() < LEAST_HELD:
-        raise UserError(f"{folder}: no riffs were held out to compare with; train on two songs or more, with --holdout above 0")
+    if (count := int(riff_data.held_out.sum())) < LEAST_HELD:
+        raise UserError(
+            f"{folder}: {plural(count, 'riff')} held out, at least {LEAST_HELD} are needed to compare with; "
+            "train on more songs, with --holdout above 0"
+        )
 
 
 # ---------------------------------------------------------------- a language model of riffs
@@ -295,7 +298,10 @@ def study_of_pieces(folder: Path, drawing: Drawing) -> PieceStudy:
     if pieces.fingerprint != content["data_hash"]:
         raise UserError(f"{pieces.folder}: its pieces are not those the model was trained on; run train_lm.py --restart on them first")
     if len(pieces.held) < LEAST_HELD:
-        raise UserError(f"{folder}: no pieces were held out to compare with; train on more pieces, with --holdout above 0")
+        raise UserError(
+            f"{folder}: {plural(len(pieces.held), 'piece')} held out, at least {LEAST_HELD} are needed to compare with; "
+            "train on more pieces, with --holdout above 0"
+        )
     vocabulary, count, seed = event_vocabulary(events), drawing.count, drawing.seed
     rows = {MODEL: sample_events(model, vocabulary, range(seed, seed + count), drawing.sample, drawing.length)}
     for name, order in ((f"{N_GRAM}-gram", N_GRAM), ("unigram", 1)):

@@ -231,10 +231,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{'loss, averaged weights':24s}" + "".join(f"{name:>10s}" for name in figures))
         for key in next(iter(figures.values())):
             print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
-        why = "a single song: the last" if np.isnan(human) else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
+        why = (
+            "the last; a single song does not tell how far people's riffs lie apart"
+            if np.isnan(human)
+            else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
+        )
         print(f"\n{files.best}: the model of step {best['step']} ({why})")
         if not best["as_new"]:
-            print(f"no step wrote riffs as new as people's ({human:.3f}): so few riffs are copied; give more, or --max-copy to generate.py")
+            print(
+                f"no step's riffs lay as far from the training riffs as people's ({human:.3f}), or none without copies: the one that came "
+                f"nearest was kept. Later ones are truer to the style, but closer to your riffs; more riffs would help"
+            )
     processes.close()
     return 0
 

@@ -267,10 +267,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if step < train.steps:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
-        print_summary(final_figures(model, riff_data, train, device))
+        figures = final_figures(model, riff_data, train, device)
+        print_summary(figures)
+        if "held out" in figures:
+            share = figures["held out"]["onset_accuracy"]
+            print(f"\nit gives back {share:.0%} of the notes of the held-out songs (onset accuracy, free-running)")
         remark = fine_tuning_remark(training.read_log(files.log), best)
         if remark:
-            print(f"\n{remark}")
+            print(remark)
         why = "" if riff_data.held_out.any() else " (the last; nothing was held out)"
         print(f"\n{files.best}: the model of step {best['step']}{why or f', best on the held-out songs of {step}'}")
     processes.close()

@@ -76,7 +76,7 @@ def test_a_run_is_judged_beside_all_its_rivals(judged: tuple[Path, str], small_r
 def test_what_goes_on_is_said_before_it_takes_its_time(judged: tuple[Path, str], small_run: SmallRun) -> None:
     said = judged[1].splitlines()
     assert said[0] == f"{small_run.folder}: drawing 12 riffs a row" and "measuring" in said[:4]
-    assert f"{small_run.folder}: 12 new riffs, judged by 8 real ones that were held out" in said
+    assert f"{small_run.folder}: 12 new riffs, judged by 8 real ones (held out)" in said
 
 
 def test_the_sweeps_find_their_numbers(judged: tuple[Path, str]) -> None:
@@ -96,7 +96,7 @@ def test_the_same_run_judged_again_gives_the_same_file(judged: tuple[Path, str],
     assert set(bytes_below(small_run.folder)) == before
 
 
-def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """Riffs of generate.py by the training folder: each counted once, though they stand in the long file too."""
     from config import LONG_FILE
 
@@ -105,27 +105,32 @@ def test_two_folders_are_judged_without_a_model(small_run: SmallRun, tmp_path: P
     assert here("generate", *flags, "--output-dir", str(made)).code == 0
     assert (made / LONG_FILE).exists()
     folders = ["--generated", str(made), "--reference", str(small_run.songs), "--num-outputs", "20"]
+    monkeypatch.chdir(tmp_path)
+    before = bytes_below(made)
     result = here("evaluate", *folders, "--no-pictures")
+    assert bytes_below(made) == before  # nothing is written among somebody's riffs
     assert (result.code, result.err) == (0, "")
     assert f"{made}: 9 riffs of 10 files, 1 of them refused" in result.out and "calls" not in result.out
     assert f"{small_run.songs}: 32 riffs of 32 files, 0 of them refused" in result.out
-    record = read(made / "evaluation")
+    assert "(half of the reference)" in result.out
+    record = read(tmp_path / "runs" / "evaluation")
     assert record["riffs"] == 9 and record["models"] == [{"refused": {"long file": 1}}]
     assert set(record["metrics"]) == {key for key in METRICS if not key.endswith("_latent")}
     assert set(record["metrics"]["mmd"]["rows"]) == {HELD, MODEL, *TOKEN_BASELINES}
-    assert set(bytes_below(made / "evaluation")) == {"metrics.json", "metrics.md"}
+    assert set(bytes_below(tmp_path / "runs" / "evaluation")) == {"metrics.json", "metrics.md"}
     assert here("evaluate", *folders, "--output-dir", str(tmp_path / "again"), "--no-pictures").code == 0
-    assert (tmp_path / "again" / "metrics.json").read_bytes() == (made / "evaluation" / "metrics.json").read_bytes()
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (tmp_path / "runs" / "evaluation" / "metrics.json").read_bytes()
 
 
 def test_three_riffs_can_be_judged(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
     """Guards against a traceback over a folder that is smaller than its neighbours."""
     small_songs(tmp_path / "made", songs=1, phrases=3)
     result = here(
-        "evaluate", "--generated", str(tmp_path / "made"), "--reference", str(small_run.songs), "--no-pictures", "--num-outputs", "20"
-    )
+        "evaluate", "--generated", str(tmp_path / "made"), "--reference", str(small_run.songs), "--no-pictures", "--num-outputs", "20",
+        "--output-dir", str(tmp_path / "out"),
+    )  # fmt: skip
     assert (result.code, result.err) == (0, "")
-    record = read(tmp_path / "made" / "evaluation")
+    record = read(tmp_path / "out")
     assert record["riffs"] == 3 and MODEL not in record["metrics"]["precision"]["rows"]
 
 
@@ -297,7 +302,7 @@ def test_the_folder_for_the_results_is_there_before_the_work(tmp_path: Path, mon
         (evaluate.Evaluate(), [one], one / "evaluation"),
         (evaluate.Evaluate(), [one, two], Path("runs/evaluation")),
         (evaluate.Evaluate(output_dir="a/b"), [one, two], Path("a/b")),
-        (folders, [one], two / "evaluation"),
+        (dataclasses.replace(folders, output_dir="b"), [one], Path("b")),
         (dataclasses.replace(folders, output_dir="c"), [one], Path("c")),
     ):
         assert not folder.exists()

@@ -212,3 +212,14 @@ def test_a_model_that_only_copies_is_found_out(small_run: SmallRun, tmp_path: Pa
     assert result.code == 0 and "copies that generate.py would draw again: 10 of 10" in result.out
     copies = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["metrics"]["copies"]["rows"]["model"]
     assert (copies["value"], copies["passes"]) == (1000, False)
+
+
+def test_a_record_that_somebody_edited_is_not_overwritten(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
+    """Guards against a guitarist's remark that is lost when the riff is made again."""
+    made = flags(small_run, tmp_path, "--seeds", "1-2", "--max-copy", "1")
+    assert here("generate", *made).code == 0 and here("generate", *made).code == 0
+    record = next((tmp_path / "riffs").glob("*.json"))
+    record.write_text(record.read_text().replace('"seed": 1', '"comment": "my favourite", "seed": 1'))
+    before = bytes_below(tmp_path)
+    assert_one_line(here("generate", *made), "generate", record.name, "edited")
+    assert bytes_below(tmp_path) == before

@@ -202,9 +202,20 @@ def test_a_change_of_the_riffs_is_named_where_an_option_made_it(finished: Path, 
         with pytest.raises(UserError) as error:
             VAE.run(tmp_path / "run", songs, *flags)
         said[name] = one_line(error)
-    assert f"the riffs in {songs} changed since this run began (most_riffs 0 -> 6); give another --run-dir" in said["fewer"]
+    assert (
+        f"the riffs in {songs} changed since this run began, or which are used (most_riffs 0 -> 6); give another --run-dir" in said["fewer"]
+    )
     assert f"the riffs in {tmp_path / 'songs'} changed since this run began; give another --run-dir" in said["other"]
     assert bytes_below(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["data_table.csv", "train_vae.jsonl"])
+def test_somebodys_files_in_a_new_run_folder_are_not_overwritten(name: str, songs: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("my own")
+    with pytest.raises(UserError) as error:
+        VAE.run(tmp_path, songs)
+    assert name in one_line(error)
+    assert bytes_below(tmp_path) == {name: b"my own"}
 
 
 @BOTH
@@ -369,7 +380,7 @@ def test_init_from_on_a_run_under_way_is_refused(finished: Path, songs: Path, tm
     shutil.copy(finished / VAE_FILE, tmp_path / "base.pth")
     with pytest.raises(UserError) as error:
         VAE.run(tmp_path / "run", songs, "--init-from", str(tmp_path / "base.pth"))
-    assert "--init-from" in one_line(error) and "--restart" in str(error.value)
+    assert "--init-from" in one_line(error) and "--restart" in str(error.value) and "began with --init-from none" in str(error.value)
 
 
 # ---------------------------------------------------------------- fine-tuning: the weights it starts from
