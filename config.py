@@ -424,7 +424,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "riff_2bar_lstm": {
         "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,
         "train_lm.lr": 1e-3, "train_lm.dropout": 0.5, "train_lm.patience": 400,
-        "sample.temperature": 1.0,
+        "sample.temperature": 0.8,
     },
     # the fifth reference document's music model: whole pieces as events
     "events_lstm_tiny": {
