@@ -15,7 +15,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -69,7 +69,11 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     path = Path(path)
     maker = MAKER[kind]
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; run {maker} first, or give the --run-dir it is in")
+        others = [other.name for other in sorted(path.parent.glob("*.pth"))]
+        there = (
+            f" (there: {', '.join(others)}; was it another --preset, or a run that was stopped before its first look?)" if others else ""
+        )
+        raise UserError(f"{path}: no such checkpoint{there}; run {maker} first, or give the --run-dir it is in")
     data = io.BytesIO(path.read_bytes())
     try:
         with zipfile.ZipFile(data) as archive:
@@ -172,10 +176,18 @@ def load_diffusion(path: str | os.PathLike[str], vae: RiffVAE, device: str = "cp
     return model, content
 
 
-def load_language_model(path: str | os.PathLike[str], device: str = "cpu") -> tuple[LanguageModel, dict[str, Any]]:
-    """load_model for a language model."""
+def load_language_model(
+    path: str | os.PathLike[str], tokens: Literal["events", "riff"], device: str = "cpu"
+) -> tuple[LanguageModel, dict[str, Any]]:
+    """load_model for a language model of events or of riffs.
+
+    Raises:
+        UserError: it is one of the other kind.
+    """
     model, content = load_model(path, LM_KIND, device)
     assert isinstance(model, LanguageModel)
+    if model.config.tokens != tokens:
+        raise UserError(f"{path}: is a model of {model.config.tokens}, one of {tokens} is needed; give the --preset it was trained with")
     return model, content
 
 

@@ -37,7 +37,10 @@ class Metric:
     label: str
     rule: Rule
     meaning: str
+    words: tuple[str, str] | None = None  # of the verdict, passed and failed, where those of the rule do not fit
 
+
+MORE = ("no more than real ones", "more than real ones")
 
 METRICS: dict[str, Metric] = {
     "rest_ratio": Metric("rest ratio", "inside", "share of silent steps"),
@@ -63,7 +66,7 @@ METRICS: dict[str, Metric] = {
     "density": Metric("density", "at least", "how thickly the held-out riffs lie around these"),
     "coverage": Metric("coverage", "at least", "held-out riffs with one of these nearby"),
     "nearest_distance": Metric("distance to training riffs", "at least", "median edit distance to the nearest, 0 to 1"),
-    "shared_run": Metric("longest shared run", "at most", "notes in a row found in some training riff, mean"),
+    "shared_run": Metric("longest shared run", "at most", "notes in a row found in some training riff, mean", MORE),
     "copies": Metric("copies per 1000", "none", "training riffs token for token, transposed or not"),
     "repeated": Metric("repeats per 1000", "none", "riffs that an earlier one of the row equals"),
 }
@@ -344,9 +347,16 @@ def verdict(metric: Metric, value: float, band: Sequence[float], chance: Sequenc
     if metric.rule == "none":
         return "none" if ok else "some"
     if ok:
-        return {"inside": "inside the human band", "at most": "as close as real riffs", "at least": "as good as real riffs"}[metric.rule]
-    words = {"at most": "further than real riffs", "at least": "short of real riffs"}.get(
-        metric.rule, f"{'below' if value < band[0] else 'above'} the human band"
+        return (
+            metric.words[0]
+            if metric.words
+            else {"inside": "inside the human band", "at most": "as close as real riffs", "at least": "as good as real riffs"}[metric.rule]
+        )
+    beyond = f"{'below' if value < band[0] else 'above'} the human band"
+    words = (
+        metric.words[1]
+        if metric.words
+        else {"at most": "further than real riffs", "at least": "short of real riffs"}.get(metric.rule, beyond)
     )
     reaches = passes(metric.rule, float(np.clip(band[0] if value < band[0] else band[1], *chance)), band)
     return words + f" ({CHANCE})" * reaches

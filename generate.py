@@ -51,7 +51,7 @@ from config import (
 )
 from dataset import plural
 from events import events_to_midi, midi_to_events
-from files import write_files
+from files import make_room, write_files
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
 from models import LanguageModel
@@ -175,7 +175,7 @@ def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
     """
     folder, sample = Path(options.run.run_dir), options.sample
     if is_language_model(options.preset):
-        model, content = load_language_model(folder / LM_FILE, str(device))
+        model, content = load_language_model(folder / LM_FILE, "riff", str(device))
         tokenizer = build_config(TokenizerConfig, content["tokenizer"], folder / LM_FILE)
 
         def draw_by_lm(seeds: Sequence[int], attempt: int) -> np.ndarray:
@@ -287,7 +287,8 @@ def prime_tokens(options: Generate, events: EventConfig) -> np.ndarray | None:
     try:
         tokens = midi_to_events(read_midi(options.prime), events)[:-1]
     except MidiError as error:
-        raise UserError(f"--prime {options.prime}: {error}") from None
+        reason = "only drums, which this model does not read" if "--drums" in str(error) else str(error)
+        raise UserError(f"--prime {options.prime}: {reason}") from None
     tokens = tokens[: options.prime_tokens + 1]
     if len(tokens) >= options.length:
         raise UserError(
@@ -304,13 +305,14 @@ def sample_original_pieces(
     Returns:
         tokens; attempts: int64 [seeds], -1 where none would do; and what each shares with the training pieces (TrainingPieces.shared).
     """
+    given = 0 if prime is None else len(prime)  # what was given is not copied by the model
     pieces: list[np.ndarray] = [np.empty(0)] * len(seeds)
     shared = [(0.0, 0, "")] * len(seeds)
     attempts, again = np.zeros(len(seeds), dtype=np.int64), list(range(len(seeds)))
     for attempt in range(MAX_ATTEMPTS):
         found = sample_events(model, vocabulary, [seeds[i] for i in again], options.sample, options.length, prime, attempt=attempt)
         for i, piece in zip(again, found, strict=True):
-            pieces[i], shared[i], attempts[i] = piece, known.shared(piece), attempt
+            pieces[i], shared[i], attempts[i] = piece, known.shared(piece[given:]), attempt
         again = [i for i in again if shared[i][0] > options.max_copy]
         if not again:
             break
@@ -321,7 +323,7 @@ def sample_original_pieces(
 def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> int:
     """Pieces of event tokens: one file each. -> exit status"""
     path = Path(options.run.run_dir) / LM_FILE
-    model, content = load_language_model(path, str(device))
+    model, content = load_language_model(path, "events", str(device))
     events = build_config(EventConfig, content["events"], path)
     program = options.program if options.program >= 0 else content["data"]["program"]
     prime = prime_tokens(options, events)
@@ -332,10 +334,15 @@ def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> i
 
     # ---- music
     known = TrainingPieces([piece.numpy() for piece in content["known"]["tokens"]], content["known"]["names"])
+    make_room(folder)
     pieces, attempts, shared = sample_original_pieces(model, event_vocabulary(events), seeds, options, prime, known)
     refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
     made_with = {
-        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy, "length": options.length},
+        "settings": {
+            **{name: getattr(options.sample, name) for name in ("temperature", "top_k", "top_p", "grammar")},
+            "max_copy": options.max_copy,
+            "length": options.length,
+        },
         "prime": {"file": Path(options.prime).name, "tokens": len(prime) - 1} if prime is not None else None,
         "program": program,
         "events": content["events"],
@@ -356,9 +363,11 @@ def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> i
             f"{seed:6d} {len(piece):7d} {facts['notes']:6.0f} {facts['seconds']:8.1f} {facts['pitch_class_entropy']:8.3f} "
             f"{facts['note_density']:8.3f} {facts['ngram_repetition']:8.3f} {share:7.0%}  {name}{ended}"
         )
-    print("entropy: of the pitch classes, bits; 4-grams: share of passages of four tokens that came before; copied: in one passage")
-    print(f"{folder}: one file for each piece, {program_name(program)}, and how it was made (.json)")
-    mention_others(folder, "piece", paths)
+    if len(refused) < len(seeds):
+        given = ", without --prime" if prime is not None else ""
+        print(f"entropy: of pitch classes, bits; 4-grams: share of passages of four tokens heard before; copied: in one passage{given}")
+        print(f"{folder}: one file for each piece, {program_name(program)}, and how it was made (.json)")
+    mention_others(folder, "piece", [file for file, attempt in zip(paths, attempts, strict=True) if attempt >= 0])
     return report_redrawn("piece", seeds, attempts, refused, options.max_copy)
 
 

@@ -74,7 +74,7 @@ def class_entropy(pitch: np.ndarray) -> float:
     """Entropy of the pitch classes of some notes, in bits, 0 to log2(12). pitch: int [notes], one at least"""
     shares = np.bincount(pitch % 12) / len(pitch)
     shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum())
+    return float(abs((shares * np.log2(shares)).sum()))  # abs: the entropy of one class is 0, not -0
 
 
 def ngram_repetition(tokens: np.ndarray, tokenizer: TokenizerConfig, n: int = 4) -> np.ndarray:

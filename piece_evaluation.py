@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from config import EventConfig
-from evaluation import HELD, RESAMPLES, Measured, Metric, conclude, weighted_means
+from evaluation import HELD, MORE, RESAMPLES, Measured, Metric, conclude, weighted_means
 from events import EOS, events_to_notes
 from metrics import class_entropy, repeated_grams
 from novelty import TrainingPieces
@@ -20,7 +20,7 @@ PIECE_METRICS: dict[str, Metric] = {
     "seconds": Metric("seconds", "inside", "from the first onset to the last end"),
     "polyphony": Metric("notes at a time", "inside", "mean over the time in which any sounds"),
     "pitch_range": Metric("pitch range", "inside", "semitones from the lowest to the highest note"),
-    "copied": Metric("copied", "at most", "share of a piece that stands in one training piece, in one passage"),
+    "copied": Metric("copied", "at most", "share of a piece that stands in one training piece, in one passage", MORE),
 }
 
 
@@ -38,7 +38,7 @@ def piece_facts(tokens: np.ndarray, events: EventConfig) -> dict[str, float]:
     facts = {"notes": len(pitch), "ended": float((tokens == EOS).any()), "ngram_repetition": repeated_grams(tokens, 4)}
     if not len(pitch):
         return facts | dict.fromkeys(("seconds", "pitch_class_entropy", "note_density", "polyphony", "pitch_range"), float("nan"))
-    seconds = length * events.time_step_ms / 1000
+    seconds = int(end.max() - start[0]) * events.time_step_ms / 1000
     changes = np.bincount(start, minlength=length + 1) - np.bincount(end, minlength=length + 1)
     sounding = np.cumsum(changes)
     return facts | {

@@ -259,7 +259,7 @@ class Sequences:
 def main(argv: Sequence[str]) -> int:
     import tyro
 
-    pieces = load_pieces(tyro.cli(DataConfig, args=list(argv), default=replace(DataConfig(), transpose=0)), EventConfig())
+    pieces = load_pieces(tyro.cli(DataConfig, args=list(argv), default=replace(DataConfig(), transpose=0, holdout=0.1)), EventConfig())
     print(piece_summary(pieces))
     return 0
 

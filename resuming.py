@@ -88,6 +88,8 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
         if state[key] != value:
             asked = changed_options(state["options"].get("dataset", {}), plain_options(options).get("dataset", {}))
             why = f", or which are used ({asked})" if asked else ""
+            if isinstance(value, Mapping):
+                why = f" ({changed_options(state[key], value)})"
             raise UserError(f"{path}: {words} changed since this run began{why}; give another --run-dir, or --restart to begin anew")
     return state
 

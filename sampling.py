@@ -236,8 +236,8 @@ class EventGrammar:
     """Which event may come next, for some sequences at once. PAD and BOS never may.
 
     Args:
-        strict: no NOTE_OFF of a pitch that is silent or was struck at this very time, no NOTE_ON of a sounding one, and no EOS before
-            the first note.
+        strict: no NOTE_OFF of a pitch that is silent or was struck at this very time, no NOTE_ON of a sounding one, and nothing but
+            NOTE_ON before the first note.
     """
 
     def __init__(self, count: int, vocabulary: Vocabulary, strict: bool, device: torch.device | str = "cpu") -> None:
@@ -253,7 +253,7 @@ class EventGrammar:
         if not self.strict:
             return self._always
         allowed = self._always.clone()
-        allowed[:, EOS] = self.begun
+        allowed[:, [EOS, *range(TIME_SHIFT + 1, allowed.shape[1])]] &= self.begun[:, None]
         allowed[:, NOTE_ON:NOTE_OFF] = ~self.sounding
         allowed[:, NOTE_OFF : TIME_SHIFT + 1] = self.sounding & ~self.fresh
         return allowed

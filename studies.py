@@ -181,9 +181,7 @@ def load_riff_lm(folder: Path, drawing: Drawing, riff_data: RiffData | None = No
     Raises:
         UserError: none there, of events, or of other riffs.
     """
-    model, content = load_language_model(folder / LM_FILE, str(drawing.device))
-    if content["model"]["tokens"] != "riff":
-        raise UserError(f"{folder}: is a model of events, not of riffs; train one with train_lm.py --preset riff_2bar_lstm")
+    model, content = load_language_model(folder / LM_FILE, "riff", str(drawing.device))
     if riff_data is not None and content["data_hash"] != riff_data.fingerprint:
         raise UserError(f"{folder}: was trained on other riffs, or another split; give it the same --data, --split-seed and --holdout")
     return model, content
@@ -290,7 +288,7 @@ def study_of_pieces(folder: Path, drawing: Drawing) -> PieceStudy:
         UserError: no model there, nothing was held out, or the pieces changed.
     """
     path = folder / LM_FILE
-    model, content = load_language_model(path, str(drawing.device))
+    model, content = load_language_model(path, "events", str(drawing.device))
     events = build_config(EventConfig, content["events"], path)
     names = {f.name for f in dataclasses.fields(DataConfig)}
     config = build_config(DataConfig, {name: value for name, value in content["data"].items() if name in names}, path)

@@ -99,10 +99,16 @@ def initial_weights(path: str, model: LanguageModel, options: TrainLM) -> dict[s
         UserError: other tokens, or weights of another shape.
     """
     content = read_initial(path, LM_KIND)
-    ours = {"tokens": options.model.tokens, **dataclasses.asdict(options.events)}
-    theirs = {"tokens": content["model"].get("tokens"), **content["events"]}
-    if ours["tokens"] != theirs["tokens"] or (ours["tokens"] == "events" and ours["max_shift"] != theirs.get("max_shift")):
-        raise UserError(f"--init-from {path}: was trained on other tokens; use the preset it was trained with")
+    kind, names = (
+        ("events", ("time_step_ms", "max_shift"))
+        if options.model.tokens == "events"
+        else ("tokenizer", ("bars", "steps_per_beat", "hold_token"))
+    )
+    ours = {"tokens": options.model.tokens} | {name: getattr(getattr(options, kind), name) for name in names}
+    theirs = {"tokens": content["model"].get("tokens"), **content[kind]}
+    different = [f"{name} {theirs.get(name)} -> {value}" for name, value in ours.items() if theirs.get(name) != value]
+    if different:
+        raise UserError(f"--init-from {path}: was trained on other tokens ({', '.join(different)}); use the preset it was trained with")
     load_weights(model, content["weights"], path)
     return content["known"]
 
@@ -163,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if state is not None:
         load_weights(model, state["weights"], files.last)
         step, best = take_over(optimizer, state, options, processes.is_main)
-    inherited = initial_weights(train.init_from, model, options) if state is None and train.init_from != "none" else None
+    fine_tuning = state is None and train.init_from != "none"
+    inherited = initial_weights(train.init_from, model, options) if fine_tuning else None
     known = state["known"] if state is not None else known_pieces(pieces, inherited)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return step - step % run.eval_interval - best["step"] >= train.patience
 
     # ---- loop
+    if fine_tuning and pieces.held:
+        look()  # the weights it starts from may be the best there are
     model.train()
     begin, tokens = time.perf_counter(), 0
     with training.StopRequest() as stop:

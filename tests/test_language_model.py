@@ -18,7 +18,7 @@ import train_lm
 import training
 from baselines import NGram, discounts
 from checkpoints import LM_KIND, load_language_model, read_checkpoint
-from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig
+from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig, UserError
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
 from midi_utils import read_midi
 from model_figures import evaluate_pieces
@@ -129,7 +129,7 @@ def test_one_piece_can_be_learnt_by_heart(write: Callable[..., Path], tmp_path: 
     write("one/piece.mid", [(i / 2, 0.5, int(pitch)) for i, pitch in enumerate(rng.integers(50, 70, size=30))])
     flags = ["--steps", "400", "--dropout", "0", "--batch-size", "1", "--seq-len", "256", "--lr", "0.01", "--eval-interval", "400"]
     assert train(tmp_path / "one", tmp_path / "run", *flags) == 0
-    model, content = load_language_model(tmp_path / "run" / LM_FILE)
+    model, content = load_language_model(tmp_path / "run" / LM_FILE, "events")
     piece = content["known"]["tokens"][0].numpy().astype(np.int64)
     assert evaluate_pieces(model, [piece], CPU)["loss"] < 0.05
     drawn = sample_events(model, VOCABULARY, [0], SampleConfig(temperature=0.0), 1000)[0]
@@ -164,7 +164,7 @@ def test_the_best_is_kept_and_the_log_says_why(tunes: Path, tmp_path: Path) -> N
     log = training.read_log(tmp_path / "train_lm.jsonl")
     held = {line["step"]: line["loss"] for line in log if line["split"] == "held out"}
     best = min(held, key=lambda step: held[step])
-    _, content = load_language_model(tmp_path / LM_FILE)
+    _, content = load_language_model(tmp_path / LM_FILE, "events")
     assert content["step"] == best and list(held) == [10, 20, 30]
     assert all(line["perplexity"] == pytest.approx(np.exp(line["loss"]), rel=1e-4) for line in log)
     assert all(line["tokens_per_second"] > 0 for line in log if line["split"] == "train")
@@ -177,7 +177,7 @@ def test_what_changed_is_refused(tunes: Path, tmp_path: Path, here: Here, write:
     assert train(tunes, tmp_path / "run", "--steps", "2") == 0
     common = [*FLAGS, "--run-dir", str(tmp_path / "run"), "--data", str(tunes), "--steps", "3"]
     assert_one_line(here("train_lm", *common, "--hidden-size", "32"), "train_lm", "hidden_size 64 -> 32")
-    assert_one_line(here("train_lm", *common, "--time-step-ms", "25"), "train_lm", "the tokens changed", "--restart")
+    assert_one_line(here("train_lm", *common, "--time-step-ms", "25"), "train_lm", "the tokens changed", "time_step_ms 50 -> 25")
     assert_one_line(here("train_lm", *common, "--split-seed", "3"), "train_lm", "the pieces in", "split_seed 0 -> 3")
     assert_one_line(here("train_vae", "--preset", "events_lstm"), "train_vae", "train_lm.py")
     assert_one_line(here("train_lm", "--preset", "riff_2bar"), "train_lm", "train_vae.py")
@@ -191,8 +191,10 @@ def test_starting_from_other_weights(tunes: Path, tmp_path: Path, here: Here) ->
     a, b = (read_checkpoint(tmp_path / name / LM_FILE, LM_KIND) for name in "ab")
     assert all(torch.allclose(a["weights"][key], b["weights"][key], atol=1e-6) for key in a["weights"])
     assert b["known"]["names"][len(a["known"]["names"])] == "base model: " + a["known"]["names"][0]
-    other = ["train_lm", *FLAGS, "--data", str(tunes), "--run-dir", str(tmp_path / "c"), "--max-shift", "50", *start]
-    assert_one_line(here(*other), "train_lm", "other tokens")
+    for option, said in (("--max-shift", "max_shift 100 -> 20"), ("--time-step-ms", "time_step_ms 50 -> 20")):
+        other = ["train_lm", *FLAGS, "--data", str(tunes), "--run-dir", str(tmp_path / "c"), option, "20", *start]
+        assert_one_line(here(*other), "train_lm", "other tokens", said)
+    assert training.read_log(tmp_path / "b" / "train_lm.jsonl")[0]["step"] == 0  # the weights it starts from are judged too
 
 
 # ---------------------------------------------------------------- drawing
@@ -235,6 +237,7 @@ def test_the_grammar_forbids_what_no_keyboard_can_play(grammar: bool) -> None:
                 sounding.discard(token - NOTE_OFF)
             elif token > TIME_SHIFT:
                 fresh.clear()
+                wrong += not begun
             elif token == EOS:
                 wrong += not begun
     assert (wrong == 0) == grammar
@@ -295,6 +298,7 @@ def test_generate_writes_pieces_that_read_back(tunes: Path, tmp_path: Path, here
         assert record["piece"]["notes"] == facts["notes"] == len(read_midi(file).tracks[0].pitch)
         assert record["piece"]["pitch_class_entropy"] == pytest.approx(facts["pitch_class_entropy"], abs=1e-4)
         share, length, name = known.shared(tokens)
+        assert record["settings"].keys() == {"temperature", "top_k", "top_p", "grammar", "max_copy", "length"}
         assert record["nearest"] == {"piece": name, "copied": round(share, 4), "passage": length}
         line = next(line for line in result.out.splitlines() if line.split()[:1] == [str(record["seed"])])
         assert f"{facts['note_density']:.3f}" in line and f"{facts['ngram_repetition']:.3f}" in line
@@ -303,6 +307,20 @@ def test_generate_writes_pieces_that_read_back(tunes: Path, tmp_path: Path, here
     assert bytes_below(tmp_path / "run" / "pieces") == before  # the same seed, the same bytes
     files[0].write_bytes(b"mine")
     assert_one_line(here("generate", *flags, "--max-copy", "1"), "generate", "piece_seed000000.mid", "--output-dir")
+
+
+def test_what_was_given_is_not_copied(tunes: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a prime from a training piece that is called the model's copy, and against files named that were not written."""
+    assert train(tunes, tmp_path / "run", "--steps", "2") == 0
+    known = read_checkpoint(tmp_path / "run" / LM_FILE, LM_KIND)["known"]["names"]
+    flags = ["--preset", "events_lstm_tiny", "--run-dir", str(tmp_path / "run"), "--threads", "1", "--num-outputs", "1"]
+    prime = ["--prime", str(tunes / known[0]), "--prime-tokens", "40", "--length", "80"]
+    assert here("generate", *flags, *prime, "--max-copy", "0.5").code == 0
+    record = json.loads((tmp_path / "run" / "pieces" / "piece_seed000000.json").read_text())
+    assert record["nearest"]["passage"] < 30
+    monkeypatch.setattr("generate.MAX_ATTEMPTS", 1)
+    result = here("generate", *flags, "--max-copy", "0", "--output-dir", str(tmp_path / "none"))
+    assert result.code == 1 and "no piece for seed 0" in result.err and "one file for each" not in result.out
 
 
 def test_generate_goes_on_from_a_file_and_refuses_a_bad_one(tunes: Path, tmp_path: Path, here: Here) -> None:
@@ -330,7 +348,11 @@ def test_riffs_by_a_language_model(tmp_path: Path, here: Here) -> None:
     assert here("train_lm", *flags, "--data", str(songs), "--holdout", "0.25", *small).code == 0
     assert here("generate", *flags, "--num-outputs", "5").code == 0
     assert len(list((tmp_path / "run" / "riffs").glob("*.mid"))) == 5 and (tmp_path / "run" / "generated_riff_long.mid").exists()
-    model, content = load_language_model(tmp_path / "run" / LM_FILE)
+    model, content = load_language_model(tmp_path / "run" / LM_FILE, "riff")
+    with pytest.raises(UserError, match="is a model of riff, one of events is needed"):
+        load_language_model(tmp_path / "run" / LM_FILE, "events")
+    assert_one_line(here("generate", "--preset", "events_lstm", "--run-dir", str(tmp_path / "run")), "generate", "a model of riff")
+    assert_one_line(here("generate", "--run-dir", str(tmp_path / "run")), "generate", "language_model.pth", "--preset")
     riffs = sample_riffs_by_lm(model, TokenizerConfig(), range(200), SampleConfig(temperature=1.0), (40, 60))
     assert np.array_equal(riffs[7:8], sample_riffs_by_lm(model, TokenizerConfig(), [7], SampleConfig(temperature=1.0), (40, 60)))
     notes = riffs[(riffs > 0) & (riffs < 128)]
