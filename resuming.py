@@ -38,8 +38,24 @@ class TrainOptions(Protocol):
 def find_state(
     files: RunFiles, kind: str, options: TrainOptions, same: Mapping[str, tuple[Any, str]], processes: Processes
 ) -> dict[str, Any] | None:
-    """The state to resume from, in every process; see start_or_resume."""
-    return processes.from_main(start_or_resume(files, kind, options, same) if processes.is_main else None)
+    """The state to resume from, in every process; see start_or_resume.
+
+    Raises:
+        UserError: as there, in the main process; the others leave with it, without a word.
+    """
+    found, refusal = None, None
+    if processes.is_main:
+        try:
+            found = start_or_resume(files, kind, options, same)
+        except UserError as error:
+            refusal = str(error)
+    found, refusal = processes.from_main((found, refusal))
+    if refusal is not None:
+        processes.close()
+        if processes.is_main:
+            raise UserError(refusal)
+        raise SystemExit(2)
+    return found
 
 
 def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Mapping[str, tuple[Any, str]]) -> dict[str, Any] | None:
