@@ -6,18 +6,19 @@ velocities). The vocabulary is a function of EventConfig alone:
     0 PAD   1 BOS   2 EOS   3 + p NOTE_ON_p   131 + p NOTE_OFF_p   258 + n TIME_SHIFT_n (n = 1..max_shift)
 
 What stands at one time is written in one order, offs before ons, low before high, so that a pitch struck again is heard again and
-notes -> tokens -> notes gives the same notes.
+notes -> tokens -> notes gives the same notes. Run `python events.py FILE.mid` to read a file's tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import mido
 import numpy as np
 
-from config import EventConfig
-from midi_utils import VELOCITY, MidiError, MidiFile, timed_track
+from config import EventConfig, UserError, run_script
+from midi_utils import VELOCITY, MidiError, MidiFile, parse_midi, read_midi, timed_track
 
 PAD, BOS, EOS = 0, 1, 2
 NOTE_ON, NOTE_OFF, TIME_SHIFT = 3, 131, 258  # TIME_SHIFT + n is a shift of n steps, n >= 1
@@ -174,3 +175,22 @@ def events_to_midi(tokens: np.ndarray, config: EventConfig, program: int = 0, na
     buffer = BytesIO()
     file.save(file=buffer)
     return buffer.getvalue()
+
+
+def main(argv: Sequence[str]) -> int:
+    if not argv:
+        raise UserError("give a MIDI file: python events.py midi_riffs/harbour_verse1a.mid")
+    config = EventConfig()
+    for path in argv:
+        try:
+            tokens = midi_to_events(read_midi(path), config)
+        except MidiError as error:
+            raise UserError(f"{path}: {error}") from None
+        back = midi_to_events(parse_midi(events_to_midi(tokens, config)), config)
+        print(" ".join(event_name(token) for token in tokens.tolist()))
+        print(f"{path}: {len(tokens)} tokens; round trip: {'identical' if np.array_equal(back, tokens) else 'DIFFERENT'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -253,7 +253,8 @@ class EventGrammar:
         if not self.strict:
             return self._always
         allowed = self._always.clone()
-        allowed[:, [EOS, *range(TIME_SHIFT + 1, allowed.shape[1])]] &= self.begun[:, None]
+        allowed[:, EOS] = self.begun
+        allowed[:, TIME_SHIFT + 1 :] = self.begun[:, None]
         allowed[:, NOTE_ON:NOTE_OFF] = ~self.sounding
         allowed[:, NOTE_OFF : TIME_SHIFT + 1] = self.sounding & ~self.fresh
         return allowed

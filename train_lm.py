@@ -211,9 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def given_up() -> bool:
         """Whether the held-out pieces have seen no improvement for too long, up to the last look at them."""
-        if not (train.patience and pieces.held and best["step"] is not None):
-            return False
-        return step - step % run.eval_interval - best["step"] >= train.patience
+        return bool(pieces.held) and training.out_of_patience(step, run.eval_interval, best["step"], train.patience)
 
     # ---- loop
     if fine_tuning and pieces.held:

@@ -206,11 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def given_up() -> bool:
         """Whether the held-out songs have seen no improvement for too long, up to the last look at them."""
-        if not (train.patience and riff_data.held_out.any() and best["step"] is not None):
+        if best["step"] is None or not riff_data.held_out.any():
             return False
-        last_look = step - step % run.eval_interval
         since = max(best["step"], train.beta_anneal)  # while beta rises, the objective at the full beta may rise too
-        return last_look - since >= train.patience
+        return training.out_of_patience(step, run.eval_interval, since, train.patience)
 
     def look() -> None:
         """Judge the model on the held-out songs, and keep it if it is the best so far (the newest, with nothing held out)."""

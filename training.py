@@ -173,6 +173,16 @@ def linear_rise(step: int, over: int) -> float:
     return min(1.0, step / over) if over else 1.0
 
 
+def out_of_patience(step: int, eval_interval: int, since: int | None, patience: int) -> bool:
+    """Whether the last look at the held-out music came too long after the best one.
+
+    Args:
+        since: step of the best look, or the later one from which on looks count; None before any.
+        patience: steps; 0 never runs out.
+    """
+    return bool(patience) and since is not None and step - step % eval_interval - since >= patience
+
+
 class EMA:
     """Exponential moving average of a model's parameters; early steps count fully (decay (1 + n) / (10 + n) at first)."""
 

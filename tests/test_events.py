@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import midi_bytes, midi_track
+from conftest import Here, assert_one_line, midi_bytes, midi_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,3 +186,11 @@ def test_a_file_that_asks_for_gigabytes_is_refused_at_once() -> None:
     data = midi_bytes(midi_track([(0, 1, 60), (2**27 / 480, 1, 60)]), tempos=((0, 4),))
     with pytest.raises(MidiError, match=f"more than {MAX_TOKENS}"):
         midi_to_events(parse_midi(data), EventConfig(time_step_ms=1))
+
+
+def test_a_file_can_be_read_as_words(write: Callable[..., Path], here: Here) -> None:
+    path = write("a.mid", [(0, 1, 60)], tempos=((0, 120),))
+    result = here("events", str(path))
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[0] == "BOS NOTE_ON_60 TIME_SHIFT_10 NOTE_OFF_60 EOS" and "round trip: identical" in result.out
+    assert_one_line(here("events", str(path.with_name("none.mid"))), "events", "none.mid")
