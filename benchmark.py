@@ -36,8 +36,9 @@ from config import (
 )
 from dataset import load_riffs
 from files import write_file
+from language_model import LanguageModel
 from midi_utils import riffs_to_midi
-from models import LanguageModel, LatentDiffusion, RiffVAE
+from models import LatentDiffusion, RiffVAE
 from pieces import Vocabulary, event_vocabulary
 from sampling import EventGrammar, continue_sequences, sample_riffs
 

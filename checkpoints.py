@@ -24,7 +24,8 @@ from torch import Tensor
 from config import DataConfig, DiffusionConfig, EventConfig, LMConfig, TokenizerConfig, UserError, VAEConfig
 from dataset import RiffData, load_riffs
 from files import write_file
-from models import LanguageModel, LatentDiffusion, RiffVAE
+from language_model import LanguageModel
+from models import LatentDiffusion, RiffVAE
 from novelty import TrainingRiffs
 from pieces import vocabulary
 

@@ -137,11 +137,15 @@ class LMConfig:
     embed_size: int = 256  # size of a token embedding
     hidden_size: int = 512  # hidden units of each layer
     layers: int = 2  # LSTM layers
+    copy_size: int = 0  # size of the keys by which it finds an earlier place of the piece to copy from; 0: it cannot copy
+    copy_window: int = 1024  # tokens back that it can copy from
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "hidden_size"):
             _require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
         _require(1 <= self.layers <= 16, f"--layers {self.layers}: give 1 to 16")
+        _require(0 <= self.copy_size <= MAX_SIZE, f"--copy-size {self.copy_size}: give 0 (it cannot copy) to {MAX_SIZE}")
+        _require(1 <= self.copy_window <= MAX_SIZE, f"--copy-window {self.copy_window}: give 1 to {MAX_SIZE} tokens")
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ from config import (
 from dataset import plural
 from events import events_to_midi, midi_to_events
 from files import make_room, write_files
+from language_model import LanguageModel
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
-from models import LanguageModel
 from novelty import Nearest, TrainingPieces
 from piece_evaluation import piece_facts
 from pieces import Vocabulary, event_vocabulary

@@ -1,4 +1,4 @@
-"""The networks: riff VAE, latent denoiser with its noise schedule, language model, and their losses.
+"""The networks: riff VAE, latent denoiser with its noise schedule, and their losses.
 
 No device choice, no printing, no file access in here. Dimensions: B batch, T steps, E embedding, P position, H hidden,
 S summary, C plan, Z latent, V vocabulary. Run `python models.py` to see parameter counts.
@@ -7,7 +7,6 @@ S summary, C plan, Z latent, V vocabulary. Run `python models.py` to see paramet
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import MAX_PITCH, REST, DiffusionConfig, LMConfig, TokenizerConfig, VAEConfig
+from config import MAX_PITCH, REST, DiffusionConfig, TokenizerConfig, VAEConfig
 
 LN2 = math.log(2.0)
 
@@ -436,84 +435,11 @@ class LatentDiffusion(nn.Module):
         return x * self.latent_std + self.latent_mean
 
 
-# ---------------------------------------------------------------- language model
-
-LSTMState = list[tuple[Tensor, Tensor]]  # hidden and cell state of each layer, [1, B, H] each
-
-
-class LanguageModel(nn.Module):
-    """p(token | tokens before) by an embedding, LSTM layers and a linear layer (Sundermeyer et al. 2012).
-
-    Args:
-        config: sizes.
-        vocab_size: V.
-    """
-
-    def __init__(self, config: LMConfig, vocab_size: int) -> None:
-        super().__init__()
-        self.config, self.vocab_size = config, vocab_size
-        self.embedding = nn.Embedding(vocab_size, config.embed_size)
-        sizes = [config.embed_size] + [config.hidden_size] * config.layers
-        self.layers = nn.ModuleList(nn.LSTM(before, after, batch_first=True) for before, after in itertools.pairwise(sizes))
-        self.output = nn.Linear(config.hidden_size, vocab_size)
-
-    def forward(self, tokens: Tensor, state: LSTMState | None = None, masks: list[Tensor] | None = None) -> tuple[Tensor, LSTMState]:
-        """
-        Args:
-            tokens: int64 [B, T]
-            state: after the tokens before; None at the beginning.
-            masks: [B, T, H] for each layer, dropout on its output: 0 or 1 / (1 - p); None drops nothing.
-
-        Returns:
-            logits of each next token [B, T, V], and the state after these tokens.
-        """
-        x = self.embedding(tokens)  # [B, T, E]
-        states: LSTMState = []
-        for i, layer in enumerate(self.layers):
-            x, after = layer(x, None if state is None else state[i])  # [B, T, H]
-            states.append(after)
-            if masks is not None:
-                x = x * masks[i]
-        return self.output(x), states
-
-
-class LanguageModelStepper:
-    """A language model one token at a time, for sampling: torch's LSTM repacks its weights at every call, which for single tokens costs
-    ten times the step itself (one sequence; twice at 16). Holds a copy of the weights as they are now."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-        self._weights = [torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).t().contiguous() for layer in model.layers]
-        self._biases = [layer.bias_ih_l0 + layer.bias_hh_l0 for layer in model.layers]
-
-    def __call__(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """
-        Args:
-            tokens: int64 [B]
-            state: after the tokens before.
-
-        Returns:
-            logits of the next token [B, V], and the state after this one.
-        """
-        x, states = self.model.embedding(tokens), []  # [B, E]
-        for weight, bias, (hidden, cell) in zip(self._weights, self._biases, state, strict=True):
-            gates = torch.addmm(bias, torch.cat([x, hidden[0]], dim=1), weight)  # [B, 4 H]
-            write, forget, new, read = gates.chunk(4, dim=1)
-            after = torch.sigmoid(forget) * cell[0] + torch.sigmoid(write) * torch.tanh(new)
-            x = torch.sigmoid(read) * torch.tanh(after)
-            states.append((x[None], after[None]))
-        return self.model.output(x), states
-
-
 if __name__ == "__main__":
-    from config import PRESETS, TrainDiffusion, TrainLM, TrainVAE, is_language_model, preset_options
-    from pieces import vocabulary
+    from config import PRESETS, TrainDiffusion, TrainVAE, is_language_model, preset_options
 
     for preset in PRESETS:
         if is_language_model(preset):
-            lm = preset_options(TrainLM, preset)
-            model = LanguageModel(lm.model, vocabulary(lm.model, lm.tokenizer, lm.events).size)
-            print(f"{preset:18s} language model {sum(p.numel() for p in model.parameters()):,} parameters")
             continue
         options = preset_options(TrainVAE, preset)
         vae = RiffVAE(options.model, options.tokenizer)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from config import HOLD, MAX_PITCH, REST, SampleConfig, TokenizerConfig
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, PITCHES, TIME_SHIFT
-from models import LanguageModel, LanguageModelStepper, LatentDiffusion, RiffVAE, inverse_cdf
+from language_model import LanguageModel, LanguageModelStepper
+from models import LatentDiffusion, RiffVAE, inverse_cdf
 from novelty import Nearest, TrainingRiffs
 from pieces import Vocabulary
 

@@ -38,9 +38,10 @@ from config import (
 )
 from dataset import RiffData, load_riffs, plural
 from evaluation import MODEL, MOST, TRAIN, Row, Study
+from language_model import LanguageModel
 from latents import latent_table, prior_tokens
 from model_figures import evaluate_pieces, final_figures, perplexity
-from models import LanguageModel, RiffVAE
+from models import RiffVAE
 from novelty import TrainingPieces, TrainingRiffs
 from pieces import PieceData, event_vocabulary, load_pieces, riffs_as_pieces
 from sampling import decode, reconstruct, sample_events, sample_riffs, sample_riffs_by_lm

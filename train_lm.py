@@ -26,8 +26,8 @@ import training
 from checkpoints import BASE_NAME, LM_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
 from config import LM_FILE, TrainLM, UserError, format_options, parse_options, run_script
 from dataset import load_riffs, plural, save_table, summary
+from language_model import LanguageModel
 from model_figures import evaluate_pieces, perplexity
-from models import LanguageModel
 from pieces import IGNORED, PieceData, Sequences, load_pieces, piece_summary, riffs_as_pieces
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 

@@ -20,9 +20,9 @@ from baselines import NGram, discounts
 from checkpoints import LM_KIND, load_language_model, read_checkpoint
 from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig, UserError
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
+from language_model import LanguageModel, LanguageModelStepper
 from midi_utils import read_midi
 from model_figures import evaluate_pieces
-from models import LanguageModel, LanguageModelStepper
 from novelty import TrainingPieces
 from piece_evaluation import compare_pieces, piece_facts
 from pieces import IGNORED, event_vocabulary
@@ -36,9 +36,13 @@ VOCABULARY = event_vocabulary(EVENTS)
 FLAGS = ["--preset", "events_lstm_tiny", "--threads", "1", "--device", "cpu", "--batch-size", "4", "--seq-len", "40", "--holdout", "0.3"]
 
 
-def small_model(seed: int = 0, size: int = VOCABULARY.size, layers: int = 2) -> LanguageModel:
+def small_model(seed: int = 0, size: int = VOCABULARY.size, layers: int = 2, copy_size: int = 0, copy_window: int = 7) -> LanguageModel:
     torch.manual_seed(seed)
-    return LanguageModel(LMConfig(embed_size=8, hidden_size=16, layers=layers), size).eval()
+    config = LMConfig(embed_size=8, hidden_size=16, layers=layers, copy_size=copy_size, copy_window=copy_window)
+    return LanguageModel(config, size).eval()
+
+
+either = pytest.mark.parametrize("copy_size", [0, 4], ids=["plain", "copying"])
 
 
 @pytest.fixture
@@ -57,20 +61,85 @@ def train(tunes: Path, run: Path, *flags: str) -> int:
 # ---------------------------------------------------------------- the model
 
 
-def test_one_step_at_a_time_is_the_whole_sequence() -> None:
-    """Guards against a stepper with gates in another order, and a state that is not carried."""
-    model, tokens = small_model(), torch.randint(0, VOCABULARY.size, (3, 12), generator=torch.Generator().manual_seed(0))
+@either
+@pytest.mark.parametrize("given", [1, 4, 11])
+def test_one_step_at_a_time_is_the_whole_sequence(copy_size: int, given: int) -> None:
+    """Guards against a stepper with gates in another order, a state that is not carried, and a memory that loses or keeps too much."""
+    model = small_model(copy_size=copy_size)
+    tokens = torch.randint(0, VOCABULARY.size, (3, 30), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole, _ = model(tokens)
-        _, state = model(tokens[:, :4])
+        _, state = model(tokens[:, :given])
         step = LanguageModelStepper(model)
-        for t in range(4, 12):
+        for t in range(given, 30):
             logits, state = step(tokens[:, t], state)
-            torch.testing.assert_close(logits, whole[:, t], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(logits, whole[:, t], atol=1e-4, rtol=1e-4)
+        assert state.memory is None or state.memory.keys.shape[1] == 7  # it grows no more
 
 
-def test_no_token_sees_what_comes_after() -> None:
-    model, tokens = small_model(), torch.randint(0, VOCABULARY.size, (2, 10), generator=torch.Generator().manual_seed(1))
+@either
+@pytest.mark.parametrize("first", [1, 5, 19])
+def test_parts_of_a_sequence_are_the_whole(copy_size: int, first: int) -> None:
+    """With a window of 7 tokens: what stands in the memory is seen from the next part just as far back."""
+    model = small_model(copy_size=copy_size)
+    tokens = torch.randint(0, VOCABULARY.size, (2, 30), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        whole, _ = model(tokens)
+        state, found = None, []
+        for part in tokens.split([first, 3, 27 - first], dim=1):
+            logits, state = model(part, state)
+            found.append(logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_copying_reaches_back_as_far_as_its_window() -> None:
+    """One place trusts nothing but its memory, and its keys are all equal: it gives each token of the window its share."""
+    model = small_model(size=50, copy_size=4)
+    assert model.copy is not None
+    with torch.no_grad():
+        model.copy.trust.weight.zero_()
+        model.copy.trust.bias.fill_(-1e4)
+        model.copy.key.weight.zero_()
+    tokens = torch.arange(20)[None]
+    with torch.inference_mode():
+        shares = model(tokens)[0].exp()[0]  # [T, V]
+    for t in range(1, 20):
+        expected = torch.zeros(50)
+        expected[max(1, t - 6) : t + 1] = 1 / min(
+            t, 7
+        )  # the token just read is the newest that can come again; BOS never followed anything
+        torch.testing.assert_close(shares[t], expected, atol=1e-5, rtol=0)
+
+
+def test_a_phrase_never_heard_before_is_repeated_by_copying() -> None:
+    """Guards against attention to the wrong place: off by one, it would copy a neighbour. An LSTM alone learns no such thing."""
+    rng = torch.Generator().manual_seed(0)
+
+    def phrases(count: int) -> torch.Tensor:
+        phrase = torch.randint(2, 30, (count, 10), generator=rng)
+        return torch.cat([torch.ones(count, 1, dtype=torch.int64), phrase, phrase], dim=1)
+
+    losses = {}
+    for copy_size in (0, 16):
+        torch.manual_seed(0)
+        model = LanguageModel(LMConfig(embed_size=16, hidden_size=32, layers=1, copy_size=copy_size), 30)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(300):
+            batch = phrases(32)
+            loss = torch.nn.functional.cross_entropy(model(batch[:, :-1])[0].flatten(0, 1), batch[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.inference_mode():
+            new = phrases(200)
+            repeated = model(new[:, :-1])[0][:, 12:]
+        losses[copy_size] = torch.nn.functional.cross_entropy(repeated.flatten(0, 1), new[:, 13:].flatten()).item()
+    assert losses[16] < 0.5 < 2 < losses[0], losses
+
+
+@either
+def test_no_token_sees_what_comes_after(copy_size: int) -> None:
+    model, tokens = small_model(copy_size=copy_size), torch.randint(0, VOCABULARY.size, (2, 10), generator=torch.Generator().manual_seed(1))
     changed = tokens.clone()
     changed[:, 6:] = 5
     with torch.inference_mode():
@@ -78,11 +147,12 @@ def test_no_token_sees_what_comes_after() -> None:
         assert not torch.equal(model(tokens)[0][:, 6:], model(changed)[0][:, 6:])
 
 
-def test_evaluation_is_that_of_each_piece_alone() -> None:
+@either
+def test_evaluation_is_that_of_each_piece_alone(copy_size: int) -> None:
     """Guards against padding that counts, states that leak between pieces, and parts that forget the state."""
     rng = np.random.default_rng(0)
     pieces = [np.concatenate([[BOS], rng.integers(3, VOCABULARY.size, size=size), [EOS]]) for size in (5, 700, 30, 1, 513, 200)]
-    model = small_model()
+    model = small_model(copy_size=copy_size, copy_window=40)
     nats, right = 0.0, 0
     with torch.inference_mode():
         for piece in pieces:
@@ -200,8 +270,9 @@ def test_starting_from_other_weights(tunes: Path, tmp_path: Path, here: Here) ->
 # ---------------------------------------------------------------- drawing
 
 
-def test_a_seed_gives_the_same_piece_in_any_company() -> None:
-    model, sample = small_model(1), SampleConfig(temperature=1.0, top_k=50)
+@either
+def test_a_seed_gives_the_same_piece_in_any_company(copy_size: int) -> None:
+    model, sample = small_model(1, copy_size=copy_size), SampleConfig(temperature=1.0, top_k=50)
     many = sample_events(model, VOCABULARY, range(20), sample, 120)
     alone = [sample_events(model, VOCABULARY, [seed], sample, 120)[0] for seed in (0, 7, 19)]
     assert all(np.array_equal(piece, many[seed]) for piece, seed in zip(alone, (0, 7, 19), strict=True))
@@ -267,9 +338,10 @@ def test_what_is_given_stays_and_is_taken_in() -> None:
         assert (NOTE_ON + 62) not in piece[len(prime) :][: next(iter(np.flatnonzero(piece[len(prime) :] == NOTE_OFF + 62)), 10**6)]
 
 
-def test_memory_does_not_grow_with_the_length() -> None:
+@either
+def test_memory_does_not_grow_with_the_length(copy_size: int) -> None:
     """4000 tokens take little more memory than 400: a few bytes a token, no graph and no list of states."""
-    model = small_model(layers=1)
+    model = small_model(layers=1, copy_size=copy_size)
 
     def peak(length: int) -> int:
         uniform = torch.rand(2, length)

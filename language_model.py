@@ -1,0 +1,197 @@
+"""The language model: an LSTM over tokens that can, by option, copy what stood earlier in the piece.
+
+No device choice, no printing, no file access in here. Dimensions: B batch, T tokens, E embedding, H hidden, K key, W window,
+N remembered tokens, V vocabulary. Run `python language_model.py` to see parameter counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import LMConfig
+
+
+@dataclass
+class CopyMemory:
+    """The tokens of a piece so far, up to a window, each under the key of the place it followed. A ring: the oldest is overwritten."""
+
+    keys: Tensor  # [B, W, K], entry i at i % W
+    tokens: Tensor  # int64 [B, W]
+    newest_key: Tensor  # [B, K], of the newest place, whose token is not known yet
+    count: int  # entries so far, those overwritten among them
+
+
+class LMState(NamedTuple):
+    """What a language model knows of the tokens before."""
+
+    layers: list[tuple[Tensor, Tensor]]  # hidden and cell state of each LSTM layer, [1, B, H] each
+    memory: CopyMemory | None  # where it copies
+
+
+class CopyAttention(nn.Module):
+    """Which of the tokens so far comes again, and how far to trust that: a pointer (Merity et al. 2017, arXiv:1609.07843).
+
+    Every place has a key; a place attends to the earlier ones, and what followed those is what it would copy. The weight left for
+    the vocabulary (their sentinel) is a score of its own in the same softmax.
+    """
+
+    def __init__(self, config: LMConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.window, self.vocab_size = config.copy_window, vocab_size
+        self.query = nn.Linear(config.hidden_size, config.copy_size)
+        self.key = nn.Linear(config.hidden_size, config.copy_size)
+        self.trust = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, x: Tensor, tokens: Tensor, memory: CopyMemory | None) -> tuple[Tensor, Tensor, CopyMemory]:
+        """All places of a sequence at once.
+
+        Args:
+            x: [B, T, H], of each place.
+            tokens: int64 [B, T], the token read there.
+            memory: of the tokens before; None at the beginning.
+
+        Returns:
+            the weight of the vocabulary [B, T, 1] and of each token by copying [B, T, V], which sum to 1; and the memory after.
+        """
+        keys, count = self.key(x), memory.count if memory is not None else 0
+        if memory is None:
+            keys_before, tokens_known = keys[:, :-1], tokens[:, 1:]
+            number = torch.arange(len(tokens[0]) - 1, device=x.device)  # [N], which entry of the piece
+            known = torch.arange(len(tokens[0]), device=x.device)  # [T], entries there are when a place is reached
+        else:
+            used = min(count, self.window)
+            slots = torch.arange(used, device=x.device)
+            old = count - 1 - (count - 1 - slots) % self.window
+            keys_before = torch.cat([memory.keys[:, :used], memory.newest_key[:, None], keys[:, :-1]], dim=1)  # [B, N, K]
+            tokens_known = torch.cat([memory.tokens[:, :used], tokens], dim=1)  # [B, N]
+            number = torch.cat([old, count + torch.arange(len(tokens[0]), device=x.device)])
+            known = count + 1 + torch.arange(len(tokens[0]), device=x.device)
+        visible = (number < known[:, None]) & (number >= known[:, None] - self.window)  # [T, N]
+        scores = self.query(x) @ keys_before.transpose(1, 2) / math.sqrt(keys.shape[2])  # [B, T, N]
+        weights = torch.cat([self.trust(x), scores.masked_fill(~visible, -torch.inf)], dim=2).softmax(dim=2)  # [B, T, 1 + N]
+        copied = weights[:, :, 1:] @ F.one_hot(tokens_known, self.vocab_size).to(x.dtype)  # [B, T, V]
+        return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, number, keys[:, -1])
+
+    def _remember(self, keys: Tensor, tokens: Tensor, number: Tensor, newest_key: Tensor) -> CopyMemory:
+        """The newest entries as a ring. keys: [B, N, K]; tokens: int64 [B, N]; number: int64 [N], which entry of the piece"""
+        count = int(number.max()) + 1 if len(number) else 0
+        kept = number >= count - self.window
+        ring = keys.new_zeros(len(keys), self.window, keys.shape[2])
+        ring[:, number[kept] % self.window] = keys[:, kept]
+        known = tokens.new_zeros(len(keys), self.window)
+        known[:, number[kept] % self.window] = tokens[:, kept]
+        return CopyMemory(ring, known, newest_key, count)
+
+    def step(self, x: Tensor, tokens: Tensor, memory: CopyMemory) -> tuple[Tensor, Tensor]:
+        """One place, for sampling; the memory is written to, and takes no more room.
+
+        Args:
+            x: [B, H]
+            tokens: int64 [B]
+
+        Returns:
+            as forward: [B, 1] and [B, V]
+        """
+        slot = memory.count % self.window
+        memory.keys[:, slot], memory.tokens[:, slot] = memory.newest_key, tokens
+        memory.count, memory.newest_key = memory.count + 1, self.key(x)
+        used = min(memory.count, self.window)
+        scores = torch.bmm(memory.keys[:, :used], self.query(x)[:, :, None])[:, :, 0] / math.sqrt(memory.keys.shape[2])  # [B, N]
+        weights = torch.cat([self.trust(x), scores], dim=1).softmax(dim=1)
+        copied = x.new_zeros(len(x), self.vocab_size).scatter_add_(1, memory.tokens[:, :used], weights[:, 1:])
+        return weights[:, :1], copied
+
+
+def mixed(logits: Tensor, own: Tensor, copied: Tensor) -> Tensor:
+    """Logits of a mixture. logits: [..., V], of the vocabulary; own: [..., 1], its weight; copied: [..., V], the rest -> [..., V]"""
+    return (own * logits.softmax(dim=-1) + copied).clamp(min=torch.finfo(logits.dtype).tiny).log()
+
+
+class LanguageModel(nn.Module):
+    """p(token | tokens before) by an embedding, LSTM layers and a linear layer (Sundermeyer et al. 2012), and by copying.
+
+    Args:
+        config: sizes; copy_size 0 leaves the copying out.
+        vocab_size: V.
+    """
+
+    def __init__(self, config: LMConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.embed_size)
+        sizes = [config.embed_size] + [config.hidden_size] * config.layers
+        self.layers = nn.ModuleList(nn.LSTM(before, after, batch_first=True) for before, after in itertools.pairwise(sizes))
+        self.output = nn.Linear(config.hidden_size, vocab_size)
+        self.copy = CopyAttention(config, vocab_size) if config.copy_size else None
+
+    def forward(self, tokens: Tensor, state: LMState | None = None, masks: list[Tensor] | None = None) -> tuple[Tensor, LMState]:
+        """
+        Args:
+            tokens: int64 [B, T]
+            state: after the tokens before; None at the beginning.
+            masks: [B, T, H] for each layer, dropout on its output: 0 or 1 / (1 - p); None drops nothing.
+
+        Returns:
+            logits of each next token [B, T, V], and the state after these tokens.
+        """
+        x = self.embedding(tokens)  # [B, T, E]
+        layers = []
+        for i, layer in enumerate(self.layers):
+            x, after = layer(x, None if state is None else state.layers[i])  # [B, T, H]
+            layers.append(after)
+            if masks is not None:
+                x = x * masks[i]
+        logits, memory = self.output(x), None
+        if self.copy is not None:
+            own, copied, memory = self.copy(x, tokens, None if state is None else state.memory)
+            logits = mixed(logits, own, copied)
+        return logits, LMState(layers, memory)
+
+
+class LanguageModelStepper:
+    """A language model one token at a time, for sampling: torch's LSTM repacks its weights at every call, which for single tokens costs
+    ten times the step itself (one sequence; twice at 16). Holds a copy of the LSTM's weights as they are now."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self._weights = [torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).t().contiguous() for layer in model.layers]
+        self._biases = [layer.bias_ih_l0 + layer.bias_hh_l0 for layer in model.layers]
+
+    def __call__(self, tokens: Tensor, state: LMState) -> tuple[Tensor, LMState]:
+        """
+        Args:
+            tokens: int64 [B]
+            state: after the tokens before; its memory is written to.
+
+        Returns:
+            logits of the next token [B, V], and the state after this one.
+        """
+        x, layers = self.model.embedding(tokens), []  # [B, E]
+        for weight, bias, (hidden, cell) in zip(self._weights, self._biases, state.layers, strict=True):
+            gates = torch.addmm(bias, torch.cat([x, hidden[0]], dim=1), weight)  # [B, 4 H]
+            write, forget, new, read = gates.chunk(4, dim=1)
+            after = torch.sigmoid(forget) * cell[0] + torch.sigmoid(write) * torch.tanh(new)
+            x = torch.sigmoid(read) * torch.tanh(after)
+            layers.append((x[None], after[None]))
+        logits = self.model.output(x)
+        if self.model.copy is not None:
+            assert state.memory is not None
+            logits = mixed(logits, *self.model.copy.step(x, tokens, state.memory))
+        return logits, LMState(layers, state.memory)
+
+
+if __name__ == "__main__":
+    from config import PRESETS, TrainLM, is_language_model, preset_options
+    from pieces import vocabulary
+
+    for preset in filter(is_language_model, PRESETS):
+        options = preset_options(TrainLM, preset)
+        model = LanguageModel(options.model, vocabulary(options.model, options.tokenizer, options.events).size)
+        print(f"{preset:18s} {sum(p.numel() for p in model.parameters()):,} parameters")
