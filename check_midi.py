@@ -3,6 +3,8 @@
 python check_midi.py                       what generate.py wrote last
 python check_midi.py midi_riffs            a table, one line per file
 python check_midi.py a.mid b.mid --json    the same facts for programs
+python check_midi.py a.mid --tab --tuning DADGBE        the riffs as tab
+python check_midi.py midi_riffs --output-dir tabs --wav  tab (.txt), Guitar Pro (.gp5) and sound of each file
 
 Exit status: 0 every file would be accepted, 1 some are refused (named), 2 there was nothing to check.
 """
@@ -16,7 +18,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -24,10 +26,13 @@ import numpy as np
 import tyro
 
 import midi_utils
-from config import LONG_FILE, DataConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
-from dataset import find_music_files
+from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from dataset import find_music_files, read_file_riffs
+from files import write_files
 from midi_facts import Line, check_file
 from midi_utils import pitch_name
+from outputs import companions
+from tab import board_for, tab_page, unplayable
 
 FEW = 3  # up to so many files get a report each, more get a table
 WIDTH = 100  # columns of text
@@ -51,10 +56,18 @@ class CheckMidi:
     high: int = DataConfig.high  # highest MIDI pitch accepted
     grid_tolerance: float = DataConfig.grid_tolerance  # an onset further than this from its step is off the grid, in steps (0 to 0.5)
     max_off_grid: float = DataConfig.max_off_grid  # share of off-grid onsets above which a riff is refused, 0 to 1
+    tab: bool = False  # print the riffs as tab
+    output_dir: str = ""  # write tab (.txt) and Guitar Pro (.gp5) of each file to this folder, and with --wav sound
+    guitar: GuitarConfig = field(default_factory=GuitarConfig)
+    sound: SoundConfig = field(default_factory=SoundConfig)
 
     def __post_init__(self) -> None:
         if self.roll_bars < -1:
             raise UserError(f"--roll-bars {self.roll_bars}: give a number of bars, 0 for all, or -1")
+        if self.sound.wav and not self.output_dir:
+            raise UserError("--wav: give --output-dir too, the folder to write to")
+        if self.json and self.tab:
+            raise UserError("--json and --tab: give one of them")
 
     def rules(self) -> tuple[DataConfig, TokenizerConfig]:
         """The rules of training under the preset and the flags."""
@@ -81,10 +94,11 @@ class CheckMidi:
 
 def parse_args(argv: Sequence[str]) -> CheckMidi:
     """Read the command line: default < preset < flag."""
-    base = preset_options(TrainVAE, tyro.cli(CheckMidi, args=list(argv)).preset)
+    plain = (tyro.conf.OmitArgPrefixes,)
+    base = preset_options(TrainVAE, tyro.cli(CheckMidi, args=list(argv), config=plain).preset)
     known = dataclasses.asdict(base.dataset) | dataclasses.asdict(base.tokenizer)
     shared = {field.name: known[field.name] for field in dataclasses.fields(CheckMidi) if field.name in known}
-    return tyro.cli(CheckMidi, args=list(argv), default=CheckMidi(preset=base.preset, **shared))
+    return tyro.cli(CheckMidi, args=list(argv), default=CheckMidi(preset=base.preset, **shared), config=plain)
 
 
 # ---------------------------------------------------------------- the report of one file
@@ -123,6 +137,9 @@ def report(facts: dict[str, Any], line: Line | None, data: DataConfig) -> str:
         rows.append((count(len(tracks), "track"), some(tracks, 8, "; ")))
         rows.append(("notes", f"{facts['notes']}, {pitch_name(low)} to {pitch_name(high)}, {count(high - low, 'semitone')}"))
         rows.append(("pitches", "  ".join(f"{name}:{n}" for name, n in facts["pitches"].items())))
+    if "guitar" in facts:
+        missing = f"; not on it: {some(facts['unplayable'], 4)}" if facts["unplayable"] else ", which has all notes"
+        rows.append(("guitar", f"{facts['guitar']}{missing}"))
     if line:
         if facts["chord_notes"]:
             rows.append(("chords", f"{count(facts['chord_notes'], 'note')} of chords left out of what follows, as in training"))
@@ -167,6 +184,35 @@ def roll_row(line: Line, a: int, b: int, tokenizer: TokenizerConfig) -> str:
         row = sorted(set(midi_utils.tokens_to_notes(tokens, two_bars)[2].tolist()), reverse=True).index(pitch[0])
         rows[row] = rows[row].replace("|o", "|=", 1)
     return "\n".join(rows)
+
+
+# ---------------------------------------------------------------- on the guitar
+
+
+def on_guitar(path: Path, options: CheckMidi, data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
+    """An accepted file on the guitar: what cannot be played, and the tab if it is to be printed. Writes what --output-dir asks for.
+
+    Raises:
+        UserError: a file would be overwritten, or fluidsynth fails.
+    """
+    riffs, _ = read_file_riffs(path, data, tokenizer)
+    board = board_for(riffs, tokenizer, options.guitar)
+    facts: dict[str, Any] = {"guitar": board.name}
+    facts["unplayable"] = [
+        f"{note} of riff {number}" if len(riffs) > 1 else note
+        for number, riff in enumerate(riffs, 1)
+        for note in unplayable(riff, tokenizer, board)
+    ]
+    if options.tab:
+        facts["tab"] = "\n".join(tab_page(riff, tokenizer, board) for riff in riffs)
+    if options.output_dir:
+        base = Path(options.output_dir) / path.name
+        files = {base.with_suffix(ending): content for ending, content in companions(riffs, tokenizer, board, options.sound).items()}
+        for file, content in files.items():
+            if file.exists() and file.read_bytes() != content:
+                raise UserError(f"{file}: exists and is not the same; move it away, or give another --output-dir")
+        write_files(files)
+    return facts
 
 
 # ---------------------------------------------------------------- many files
@@ -265,10 +311,14 @@ def main(argv: Sequence[str]) -> int:
     all_facts = []
     for path in files:
         facts, line = check_file(path, data, tokenizer)
+        if facts["accepted"]:
+            facts |= on_guitar(path, options, data, tokenizer)
         all_facts.append(facts)
         if not options.json and (few or options.roll_bars >= 0):
             roll = piano_roll(line, tokenizer, 4 if options.roll_bars < 0 else options.roll_bars) if line else ""
             say(f"{report(facts, line, data)}\n{roll}\n", sys.stdout)
+        if "tab" in facts:
+            say(facts["tab"], sys.stdout)
     if options.json:
         print(json.dumps({"files": all_facts, "total": total(all_facts)}, allow_nan=False))
     elif not few:

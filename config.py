@@ -30,6 +30,7 @@ LONG_FILE = "generated_riff_long.mid"
 
 MAX_SEED = 10**12
 MAX_OUTPUTS = 100_000
+MAX_FRETS = 36
 MAX_SIZE = 65_536  # of any layer: beyond it a typing error asks for more memory than there is
 
 
@@ -326,6 +327,32 @@ class SampleConfig:
         _require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
 
 
+@dataclass(frozen=True)
+class GuitarConfig:
+    """The guitar that riffs are written for."""
+
+    tuning: str = ""  # drop-d, eb, 7-string, bass, ... or the open strings, lowest first (DADGBE); default: a usual one with all the notes
+    capo: int = 0  # fret of the capo
+    frets: int = 22  # frets of the guitar
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.frets <= MAX_FRETS, f"--frets {self.frets}: give 1 to {MAX_FRETS}")
+        _require(0 <= self.capo < self.frets, f"--capo {self.capo}: give 0 (none) to {self.frets - 1}, below --frets")
+
+
+@dataclass(frozen=True)
+class SoundConfig:
+    """Sound files beside the MIDI files."""
+
+    wav: bool = False  # write a .wav of each riff: 44.1 kHz, 16 bit
+    loop: bool = False  # the .wav ends on the bar line and can be repeated without a seam; otherwise the last note rings out
+    synth: Literal["plucked", "fluidsynth"] = "plucked"  # the built-in string, or the fluidsynth command if it is installed
+    soundfont: str = ""  # .sf2 file for fluidsynth; default: its own
+
+    def __post_init__(self) -> None:
+        _require(self.wav or not self.loop, "--loop: is about sound files; give --wav too")
+
+
 # ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
 
 
@@ -399,6 +426,8 @@ class Generate:
     length: int = 4000  # longest piece of an event model, in tokens
     prime: str = ""  # MIDI file whose beginning an event model goes on from
     prime_tokens: int = 64  # how many of its tokens are given
+    guitar: GuitarConfig = field(default_factory=GuitarConfig)
+    sound: SoundConfig = field(default_factory=SoundConfig)
     run: RunConfig = field(default_factory=RunConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 

@@ -12,9 +12,6 @@ else is made with it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,17 +48,20 @@ from config import (
 )
 from dataset import plural
 from events import events_to_midi, midi_to_events
-from files import make_room, write_files
+from files import make_room
+from fretboard import Fretboard, fretboard
 from language_model import LanguageModel
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
 from novelty import Nearest, TrainingPieces
+from outputs import companions, refuse_to_overwrite, write_with_json
 from piece_evaluation import piece_facts
 from pieces import Vocabulary, event_vocabulary
 from sampling import MAX_ATTEMPTS, Draw, sample_events, sample_original_riffs, sample_riffs, sample_riffs_by_lm
 from training import choose_device, choose_threads
 
 PARTS_FOLDER, PIECES_FOLDER = "riffs", "pieces"
+KINDS = {".txt": "tab (.txt)", ".gp5": "Guitar Pro (.gp5)", ".wav": "sound (.wav)"}
 
 
 def describe(tokens: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
@@ -80,25 +80,6 @@ def describe(tokens: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
     }
 
 
-def refuse_to_overwrite(path: Path) -> None:
-    """Our own output may be replaced, since its JSON says how to make it again; anything else may not.
-
-    Raises:
-        UserError: there is a file that generate.py did not write, or that was edited since.
-    """
-    record = path.with_suffix(".json")
-    known = ""
-    if record.exists():
-        try:
-            known = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{record}: was not written by generate.py; move it away, or give another --output-dir") from None
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-        raise UserError(f"{path}: is not, or no longer, as generate.py wrote it; move it away, or give another --output-dir")
-    if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("record_sha256") != hash_of_record(record.read_bytes()):
-        raise UserError(f"{record}: was edited since generate.py wrote it; move it away, or give another --output-dir")
-
-
 def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]:
     """The files to write, the long one first. Names sort by seed and carry the tempo.
 
@@ -109,19 +90,6 @@ def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]
     for path in [output_dir / LONG_FILE, *parts]:
         refuse_to_overwrite(path)
     return [output_dir / LONG_FILE, *parts]
-
-
-def hash_of_record(text: bytes) -> str:
-    """The fingerprint of a JSON's text without the fingerprint that stands in it."""
-    return hashlib.sha256(re.sub(rb'"record_sha256": "\w*"', b"", text)).hexdigest()
-
-
-def write_with_json(path: Path, midi: bytes, facts: dict[str, Any]) -> None:
-    """Write a MIDI file and the JSON that describes it, both or neither."""
-    record = {"file": path.name, "sha256": hashlib.sha256(midi).hexdigest(), "record_sha256": "", **facts}
-    text = (json.dumps(record, indent=1) + "\n").encode()
-    text = text.replace(b'"record_sha256": ""', f'"record_sha256": "{hash_of_record(text)}"'.encode(), 1)
-    write_files({path: midi, path.with_suffix(".json"): text})
 
 
 def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, names: Sequence[str], tokenizer: TokenizerConfig) -> None:
@@ -163,6 +131,8 @@ class RiffModel:
 
     tokenizer: TokenizerConfig
     content: dict[str, Any]  # of the checkpoint that knows the training riffs
+    board: Fretboard  # the guitar that the riffs are for
+    pitch_range: tuple[int, int]  # MIDI pitches that the riffs stay in: those of the training riffs that the guitar has
     draw: Draw
     hashes: dict[str, str | None]  # of the weights, for the record
 
@@ -177,11 +147,12 @@ def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
     if is_language_model(options.preset):
         model, content = load_language_model(folder / LM_FILE, "riff", str(device))
         tokenizer = build_config(TokenizerConfig, content["tokenizer"], folder / LM_FILE)
+        board, pitch_range = guitar_of(content, options)
 
         def draw_by_lm(seeds: Sequence[int], attempt: int) -> np.ndarray:
-            return sample_riffs_by_lm(model, tokenizer, seeds, sample, pitch_range_of(content), attempt)
+            return sample_riffs_by_lm(model, tokenizer, seeds, sample, pitch_range, attempt)
 
-        return RiffModel(tokenizer, content, draw_by_lm, {"language_model": weights_hash(model.state_dict())})
+        return RiffModel(tokenizer, content, board, pitch_range, draw_by_lm, {"language_model": weights_hash(model.state_dict())})
     vae, content = load_vae(folder / VAE_FILE, str(device))
     diffusion = None
     if sample.prior == "diffusion":
@@ -190,16 +161,30 @@ def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
         if sample.sampling_steps > timesteps:
             raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
 
+    board, pitch_range = guitar_of(content, options)
+
     def draw(seeds: Sequence[int], attempt: int) -> np.ndarray:
-        return sample_riffs(vae, diffusion, seeds, sample, pitch_range_of(content), attempt)[0]
+        return sample_riffs(vae, diffusion, seeds, sample, pitch_range, attempt)[0]
 
     hashes = {"vae": weights_hash(vae.state_dict()), "diffusion": weights_hash(diffusion.state_dict()) if diffusion else None}
-    return RiffModel(vae.tokenizer, content, draw, hashes)
+    return RiffModel(vae.tokenizer, content, board, pitch_range, draw, hashes)
 
 
-def pitch_range_of(content: Mapping[str, Any]) -> tuple[int, int]:
-    """The range that a checkpoint's riffs stay in: MIDI pitches."""
-    return content["data"]["lowest"], content["data"]["highest"]
+def guitar_of(content: Mapping[str, Any], options: Generate) -> tuple[Fretboard, tuple[int, int]]:
+    """The guitar that riffs are written for, and the MIDI pitches they stay in: those of the training riffs that it has.
+
+    Raises:
+        UserError: it has none of them, or there is no such tuning.
+    """
+    low, high = content["data"]["lowest"], content["data"]["highest"]
+    board = fretboard(options.guitar, low, high)
+    both = max(low, board.lowest), min(high, board.highest)
+    if both[0] > both[1]:
+        raise UserError(
+            f"--tuning {board.notes}: goes from {pitch_name(board.lowest)} to {pitch_name(board.highest)}, "
+            f"the training riffs from {pitch_name(low)} to {pitch_name(high)}; give another"
+        )
+    return board, both
 
 
 def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> int:
@@ -229,7 +214,9 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
         "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
         "bpm": bpm,
         "program": program,
-        "pitch_range": pitch_range_of(content),
+        "pitch_range": model.pitch_range,
+        "tuning": model.board.notes,
+        "capo": model.board.capo,
         "tokenizer": dataclasses.asdict(tokenizer),
         **model.hashes,
     }
@@ -239,16 +226,20 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
     for i, (seed, riff, path) in enumerate(zip(seeds, riffs, paths, strict=True)):
         facts = {"attempt": int(attempts[i]), "riff": describe(riff.tokens, tokenizer)}
         facts |= {key: pair[0].describe(pair[1], i) if pair else None for key, pair in among.items()}
-        write_with_json(path, riffs_to_midi([riff], tokenizer), {"seed": seed, **made_with, **facts})
+        beside = companions([riff], tokenizer, model.board, options.sound)
+        write_with_json(path, riffs_to_midi([riff], tokenizer), {"seed": seed, **made_with, **facts}, beside)
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
-    write_with_json(long_path, riffs_to_midi(riffs, tokenizer), {**made_with, "riffs": parts})
+    beside = companions(riffs, tokenizer, model.board, options.sound)
+    write_with_json(long_path, riffs_to_midi(riffs, tokenizer), {**made_with, "riffs": parts}, beside)
 
     # ---- what was made
     names = ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
     print_table(tokens, seeds, nearest, names, tokenizer)
     bars = len(seeds) * tokenizer.bars
     print(f"{long_path}: {plural(len(seeds), 'riff')} in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
-    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json)")
+    kinds = ", ".join(KINDS[ending] for ending in beside)
+    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); with {kinds}")
+    print(f"guitar: {model.board.name}, {model.board.frets} frets")
     mention_others(output_dir / PARTS_FOLDER, "riff", paths)
     return report_redrawn("riff", seeds, attempts, refused, options.max_copy)
 

@@ -60,7 +60,7 @@ def test_facts_of_a_known_riff(write: Write, facts) -> None:
         "tracks": [{"name": "pedal", "program": 30, "is_drum": False, "notes": 5, "read": True}],
         "notes": 5, "range": [40, 52], "pitches": {"E2": 3, "G2": 1, "E3": 1}, "chord_notes": 0,
         "rest_ratio": round(23 / 32, 4), "restrike_share": 0.5, "lengths": {"1": 3, "2": 1, "4": 1},
-        "off_grid": 0, "off_grid_share": 0.0,
+        "off_grid": 0, "off_grid_share": 0.0, "guitar": "standard (EADGBE)", "unplayable": [],
     }  # fmt: skip
 
 
@@ -156,6 +156,7 @@ def test_report_of_a_riff(write: Write, check) -> None:
         "  1 track     pedal, distortion guitar (program 30), 5 notes",
         "  notes       5, E2 to E3, 12 semitones",
         "  pitches     E2:3  G2:1  E3:1",
+        "  guitar      standard (EADGBE), which has all notes",
         "  lengths     in steps  1:3  2:1  4:1",
         "  rests       71.9% of the steps",
         "  re-strikes  50.0% of the notes repeat the pitch before",

@@ -102,10 +102,12 @@ def test_the_chain_leaves_the_files_it_promises(chain: Chain) -> None:
     names = set(bytes_below(chain.run))
     expected = {VAE_FILE, train_vae.LAST_FILE, train_vae.LOG_FILE, "data_table.csv"}
     expected |= {DIFFUSION_FILE, train_diffusion.LAST_FILE, train_diffusion.LOG_FILE}
-    expected |= {LONG_FILE, LONG_FILE.replace(".mid", ".json")} | {f"pictures/{name}.png" for name in PICTURES}
+    expected |= {str(Path(LONG_FILE).with_suffix(ending)) for ending in (".mid", ".json", ".txt", ".gp5")} | {
+        f"pictures/{name}.png" for name in PICTURES
+    }
     parts = {name for name in names if name.startswith("riffs/")}
     assert names - parts == expected
-    assert sorted(Path(name).suffix for name in parts) == [".json"] * 4 + [".mid"] * 4
+    assert sorted(Path(name).suffix for name in parts) == [".gp5"] * 4 + [".json"] * 4 + [".mid"] * 4 + [".txt"] * 4
 
 
 def test_the_data_table_has_a_line_for_each_file(chain: Chain) -> None:
@@ -142,11 +144,12 @@ def test_dry_run_prints_the_options_and_writes_nothing(script: str, here: Here, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("library", ["config", "models"])
+@pytest.mark.parametrize("library", ["config", "models", "language_model"])
 def test_libraries_show_themselves(library: str, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / f"{library}.py"), run_name="__main__")
-    out = capsys.readouterr().out
-    assert all(preset in out for preset in config.PRESETS)
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    shows = {"config": True, "models": False, "language_model": True}[library]
+    assert shown == [preset for preset in config.PRESETS if library == "config" or config.is_language_model(preset) == shows]
 
 
 # ---------------------------------------------------------------- what generate.py makes
@@ -190,13 +193,13 @@ def test_the_same_seed_gives_the_same_bytes_in_any_company(run: Path, tmp_path: 
     }.items():
         assert here("generate", *make(run, "--output-dir", str(tmp_path / name), *flags)).code == 0
         made[name] = bytes_below(tmp_path / name / "riffs")
-    assert len(made["sixteen"]) == 32 and len(made["order"]) == 28 and len(made["alone"]) == 2
-    for suffix in (".mid", ".json"):
+    assert len(made["sixteen"]) == 64 and len(made["order"]) == 56 and len(made["alone"]) == 4
+    for suffix in (".mid", ".json", ".txt", ".gp5"):
         (name,) = [name for name in made["alone"] if name.endswith(suffix)]
         assert "seed000005" in name
         assert made["alone"][name] == made["again"][name] == made["sixteen"][name] == made["order"][name]
     common = set(made["order"]) & set(made["sixteen"])
-    assert len(common) == 6
+    assert len(common) == 12
     assert all(made["order"][name] == made["sixteen"][name] for name in common)
     assert bytes_below(tmp_path / "alone") == bytes_below(tmp_path / "again")
     midi = [data for name, data in made["sixteen"].items() if name.endswith(".mid")]
