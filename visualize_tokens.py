@@ -6,6 +6,7 @@ python visualize_tokens.py samples         held-out riffs, their reconstructions
 python visualize_tokens.py latent          where real and generated riffs lie in the latent space (PCA)
 python visualize_tokens.py curves          training and held-out curves of both models
 python visualize_tokens.py FILE.mid ...    any MIDI files
+python visualize_tokens.py FILE.mid --tab  the same with its tab above
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from config import (
     DIFFUSION_FILE,
     MAX_PITCH,
     VAE_FILE,
+    GuitarConfig,
     SampleConfig,
     TokenizerConfig,
     TrainVAE,
@@ -35,7 +37,9 @@ from config import (
 )
 from dataset import RiffData, load_riffs, read_file_riffs
 from files import save_picture
-from midi_utils import MidiError, pitch_name, tokens_to_notes
+from fretboard import Fretboard, finger
+from midi_utils import MidiError, Riff, pitch_name, tokens_to_notes
+from tab import board_for
 
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
 
@@ -50,6 +54,8 @@ class Visualize:
     output_dir: str = ""  # where to write the pictures; default: pictures/ in the run folder
     num_outputs: int = 6  # riffs per column of the token grids
     seed: int = 0  # seed of the first sample shown
+    tab: bool = False  # draw the tab over each piano roll
+    guitar: GuitarConfig = field(default_factory=GuitarConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
@@ -91,19 +97,56 @@ def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title:
     axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
 
 
-def token_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str) -> Figure:
-    """Columns of riffs side by side. columns: heading -> (title, tokens [T]) from top to bottom"""
+def draw_tab(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, board: Fretboard) -> None:
+    """One riff as tab: a line for each string, the thin one on top, a fret's number at each onset. tokens: int [T]"""
+    start, end, pitch = tokens_to_notes(tokens, tokenizer)
+    fingering = finger(board, start, end, pitch)
+    for string in range(len(board.strings)):
+        axes.axhline(string, color=LINE, linewidth=0.5, zorder=0)
+    for bar in range(tokenizer.bars + 1):
+        axes.axvline(bar * tokenizer.steps_per_bar, color="#444444", linewidth=0.9, zorder=0)
+    for at, string, fret in zip(start, fingering.string, fingering.fret, strict=True):
+        number, place = (str(fret), string) if string >= 0 else ("?", 0)
+        box = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"}
+        axes.text(at + 0.45, place, number, fontsize=6, ha="center", va="center", color=ONSET, bbox=box)
+    axes.set_xlim(0, tokenizer.steps)
+    axes.set_ylim(-0.8, len(board.strings) - 0.2)
+    names = [pitch_name(pitch).rstrip("-0123456789") for pitch in board.strings]
+    axes.set_yticks(range(len(names)), names, fontsize=5)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def token_grid(
+    columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str, options: Visualize | None = None
+) -> Figure:
+    """Columns of riffs side by side.
+
+    Args:
+        columns: heading -> (title, tokens [T]) from top to bottom.
+        options: say whether to draw the tab too, and on which guitar.
+    """
     rows = max(len(column) for column in columns.values())
-    figure = Figure(figsize=(3.4 * len(columns) + 0.4, 1.25 * rows + 0.6), dpi=110, layout="constrained")
-    grid = figure.subplots(rows, len(columns), squeeze=False)
+    board = None
+    if options is not None and options.tab:
+        board = board_for([Riff(tokens) for column in columns.values() for _, tokens in column], tokenizer, options.guitar)
+        heading += f"; tab: {board.name}"
+    high = 1.25 if board is None else 2.2
+    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows + 0.6), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows, len(columns))
     for at, (name, riffs) in enumerate(columns.items()):
-        for row in range(rows):
-            axes = grid[row][at]
-            if row < len(riffs):
-                title, tokens = riffs[row]
-                draw_riff(axes, tokens, tokenizer, f"{name}: {title}" if name.strip() else title)
-            else:
-                axes.set_axis_off()
+        for row, (title, tokens) in enumerate(riffs):
+            title = f"{name}: {title}" if name.strip() else title
+            if board is None:
+                draw_riff(figure.add_subplot(grid[row, at]), tokens, tokenizer, title)
+                continue
+            upper, lower = grid[row, at].subgridspec(2, 1, height_ratios=[3, 4], hspace=0.02)
+            axes = figure.add_subplot(upper)
+            draw_tab(axes, tokens, tokenizer, board)
+            draw_riff(figure.add_subplot(lower), tokens, tokenizer)
+            axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
     figure.suptitle(heading, fontsize=9)
     return figure
 
@@ -115,7 +158,7 @@ def picture_of_data(run: Run, options: Visualize) -> Figure:
     size = -(-len(riffs) // 3)
     columns = {" " * (i + 1): riffs[i * size : (i + 1) * size] for i in range(3) if riffs[i * size : (i + 1) * size]}
     plain = {name: [(title, tokens) for title, tokens in column] for name, column in columns.items()}
-    return token_grid(plain, riff_data.tokenizer, f"{len(riffs)} of the {len(riff_data.riffs)} riffs of {riff_data.folder}")
+    return token_grid(plain, riff_data.tokenizer, f"{len(riffs)} of the {len(riff_data.riffs)} riffs of {riff_data.folder}", options)
 
 
 def picture_of_samples(run: Run, options: Visualize) -> Figure:
@@ -136,18 +179,17 @@ def picture_of_samples(run: Run, options: Visualize) -> Figure:
         "new": [(f"seed {seed}", tokens) for seed, tokens in zip(seeds, made, strict=True)],
     }
     prior = "diffusion" if diffusion is not None else "N(0, I)"
-    return token_grid(
-        columns, vae.tokenizer, f"real riffs, their reconstructions, and new riffs ({prior}, temperature {options.sample.temperature:g})"
-    )
+    heading = f"real riffs, their reconstructions, and new riffs ({prior}, temperature {options.sample.temperature:g})"
+    return token_grid(columns, vae.tokenizer, heading, options)
 
 
-def picture_of_files(paths: Sequence[Path], tokenizer: TokenizerConfig, run: Run) -> Figure:
+def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Figure:
     """The riffs of some MIDI files, at most 30 of them.
 
     Raises:
         UserError: a file holds none.
     """
-    riffs = []
+    riffs, tokenizer = [], run.tokenizer()
     for path in paths:
         try:
             found, _ = read_file_riffs(path, run.lenient(), tokenizer)
@@ -157,7 +199,7 @@ def picture_of_files(paths: Sequence[Path], tokenizer: TokenizerConfig, run: Run
     shown = riffs[:30]
     size = -(-len(shown) // min(3, len(shown)))
     columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
-    return token_grid(columns, tokenizer, f"{len(shown)} of {len(riffs)} riffs")
+    return token_grid(columns, tokenizer, f"{len(shown)} of {len(riffs)} riffs", options)
 
 
 # ---------------------------------------------------------------- latent space and curves
@@ -311,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(folder / f"{name}.png")
     if files:
         path = folder / f"file_{files[0].stem}.png"
-        save_picture(picture_of_files(files, run.tokenizer(), run), path)
+        save_picture(picture_of_files(files, run, options), path)
         print(path)
     return 0
 

@@ -15,7 +15,18 @@ from config import LONG_FILE
 
 
 def flags(small_run: SmallRun, output: Path, *more: str) -> list[str]:
-    common = ["--preset", "riff_2bar_tiny", "--run-dir", str(small_run.folder), "--threads", "1", "--device", "cpu", "--sampling-steps", "10"]
+    common = [
+        "--preset",
+        "riff_2bar_tiny",
+        "--run-dir",
+        str(small_run.folder),
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--sampling-steps",
+        "10",
+    ]
     return ["generate", *common, "--max-copy", "1", "--output-dir", str(output), *more]
 
 

@@ -446,6 +446,9 @@ def test_any_midi_file_can_be_drawn_also_without_a_run(chain: Chain, tmp_path: P
     assert not (tmp_path / "none").exists()
     long = tmp_path / "long"
     assert here("visualize_tokens", *flags[:-1], str(long), str(chain.run / LONG_FILE)).code == 0
+    assert here("visualize_tokens", *flags[:-1], str(tmp_path / "tab"), *files, "--tab", "--tuning", "DADGBE").code == 0
+    assert_is_a_picture(tmp_path / "tab" / "file_song0_a.png")
+    assert (tmp_path / "tab" / "file_song0_a.png").read_bytes() != (tmp_path / "out" / "file_song0_a.png").read_bytes()
     assert_is_a_picture(long / f"file_{Path(LONG_FILE).stem}.png")
 
 
