@@ -139,7 +139,9 @@ class LMConfig:
     hidden_size: int = 512  # hidden units of each layer
     layers: int = 2  # LSTM layers
     copy_size: int = 0  # size of the keys by which it finds an earlier place of the piece to copy from; 0: it cannot copy
-    copy_window: int = 1024  # tokens back that it can copy from
+    copy_lag: int = 1  # tokens back that it can copy from at least; a bar or two, and it copies sections rather than single notes
+    copy_window: int = 1024  # tokens back that it can copy from at most
+    position_buckets: int = 0  # it is told how far into the piece it is, in so many buckets of 32 tokens; 0: it is not told
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "hidden_size"):
@@ -147,6 +149,8 @@ class LMConfig:
         _require(1 <= self.layers <= 16, f"--layers {self.layers}: give 1 to 16")
         _require(0 <= self.copy_size <= MAX_SIZE, f"--copy-size {self.copy_size}: give 0 (it cannot copy) to {MAX_SIZE}")
         _require(1 <= self.copy_window <= MAX_SIZE, f"--copy-window {self.copy_window}: give 1 to {MAX_SIZE} tokens")
+        _require(1 <= self.copy_lag <= self.copy_window, f"--copy-lag {self.copy_lag}: give 1 to --copy-window, {self.copy_window} tokens")
+        _require(0 <= self.position_buckets <= MAX_SIZE, f"--position-buckets {self.position_buckets}: give 0 (none) to {MAX_SIZE}")
 
 
 @dataclass(frozen=True)
@@ -466,6 +470,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "events_lstm": {
         "lm.tokens": "events", "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+    },
+    # the same, able to copy sections and told where it is in the piece
+    "events_lstm_copy": {
+        "lm.tokens": "events", "lm.copy_size": 128, "lm.copy_lag": 48, "lm.position_buckets": 64,
+        "train_lm.steps": 1200, "train_lm.batch_size": 8, "train_lm.seq_len": 1024, "train_lm.lr": 1e-3, "train_lm.dropout": 0.4,
+        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
     },
 }  # fmt: skip
 

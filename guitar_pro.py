@@ -1,4 +1,4 @@
-"""Riffs as Guitar Pro 5 files (.gp5: Guitar Pro, TuxGuitar, MuseScore open them). No torch.
+"""Guitar Pro 3 to 5: reading songs (.gp3, .gp4, .gp5), writing riffs (.gp5; Guitar Pro, TuxGuitar and MuseScore open them). No torch.
 
 Run `python guitar_pro.py FILE.gp5` to see the bars, frets and lengths of a file.
 """
@@ -28,11 +28,85 @@ from guitarpro.models import (
 
 from config import TokenizerConfig, UserError, run_script
 from fretboard import Fretboard, finger
-from midi_utils import VELOCITY, Riff, tokens_to_notes
+from midi_utils import VELOCITY, MidiError, MidiFile, Riff, tokens_to_notes
+from scores import WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 
 MAX_STRINGS = 7  # of the format
 STEPS_PER_BEAT = (1, 2, 4, 8)  # grids whose steps are plain note values
 _CLEAN = 27
+
+
+# ---------------------------------------------------------------- reading
+
+
+def decoded(text: str) -> str:
+    """A text that was read byte by byte (latin-1) in the encoding it was most likely written in; the format does not say."""
+    raw = text.encode("latin-1", "replace")
+    for encoding in ("utf-8", "cp949"):
+        try:
+            found = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8" or all(ord(sign) < 128 or "가" <= sign <= "힣" for sign in found):
+            return found
+    return raw.decode("cp1252", "replace")
+
+
+def parse_guitar_pro(data: bytes, path: str = "") -> MidiFile:
+    """Read the bytes of a Guitar Pro 3, 4 or 5 file as it is played. Grace notes and muted strokes (x) are left out.
+
+    Raises:
+        MidiError: unreadable, or no notes.
+    """
+    try:
+        song = guitarpro.parse(BytesIO(data), encoding="latin-1")
+        bars = [_written_bar(header) for header in song.measureHeaders]
+        tracks = [_written_track(track, bars) for track in song.tracks]
+    except MidiError:
+        raise
+    except Exception as error:  # strangers' files: GPException, struct.error, UnicodeDecodeError, IndexError, ValueError, ...
+        text = " ".join(str(error).split())
+        raise MidiError("unreadable", f"damaged: {text[:80] or type(error).__name__}") from None
+    return score_to_midi(path, bars, tracks, float(song.tempo))
+
+
+def _written_bar(header: MeasureHeader) -> WrittenBar:
+    return WrittenBar(
+        numerator=header.timeSignature.numerator,
+        denominator=header.timeSignature.denominator.value,
+        opens=header.isRepeatOpen,
+        plays=header.repeatClose + 1 if header.repeatClose > 0 else 0,
+        endings=frozenset(turn + 1 for turn in range(8) if header.repeatAlternative >> turn & 1),
+        marker=decoded(header.marker.title).strip() if header.marker else "",
+    )
+
+
+def _written_track(track: Track, bars: list[WrittenBar]) -> WrittenTrack:
+    """The notes of a part; the tempos that stand in it go to the bars."""
+    tuning = [string.value for string in track.strings]
+    found: list[list[WrittenNote]] = []
+    for number, measure in enumerate(track.measures):
+        notes: list[WrittenNote] = []
+        for voice_number, voice in enumerate(measure.voices):
+            at = 0
+            for beat in voice.beats:
+                change = beat.effect.mixTableChange
+                if change is not None and change.tempo is not None:
+                    bars[number].tempos.append((at, float(change.tempo.value)))
+                length = int(beat.duration.time) if beat.status != BeatStatus.empty else 0
+                for note in beat.notes:
+                    if note.type in (NoteType.normal, NoteType.tie) and 1 <= note.string <= len(tuning):
+                        fret = 0 if note.type == NoteType.tie else note.value  # the pitch of a tie is that of the note it goes on with
+                        pitch = tuning[note.string - 1] + track.offset + fret
+                        tied = note.type == NoteType.tie
+                        notes.append(WrittenNote(at, length, 10 * voice_number + note.string, pitch, min(127, note.velocity), tied))
+                at += length
+        found.append(notes)
+    drums = track.isPercussionTrack or track.channel.isPercussionChannel
+    return WrittenTrack(decoded(track.name), track.channel.instrument, drums, tuple(reversed(tuning)), max(0, track.offset), found)
+
+
+# ---------------------------------------------------------------- writing
 
 
 def split_length(at: int, length: int, beat: int) -> list[int]:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from config import LMConfig
 
+BUCKET = 32  # tokens
+
 
 @dataclass
 class CopyMemory:
@@ -31,6 +33,7 @@ class CopyMemory:
 class LMState(NamedTuple):
     """What a language model knows of the tokens before."""
 
+    count: int  # how many there were
     layers: list[tuple[Tensor, Tensor]]  # hidden and cell state of each LSTM layer, [1, B, H] each
     memory: CopyMemory | None  # where it copies
 
@@ -44,7 +47,7 @@ class CopyAttention(nn.Module):
 
     def __init__(self, config: LMConfig, vocab_size: int) -> None:
         super().__init__()
-        self.window, self.vocab_size = config.copy_window, vocab_size
+        self.window, self.lag, self.vocab_size = config.copy_window, config.copy_lag, vocab_size
         self.query = nn.Linear(config.hidden_size, config.copy_size)
         self.key = nn.Linear(config.hidden_size, config.copy_size)
         self.trust = nn.Linear(config.hidden_size, 1)
@@ -67,17 +70,21 @@ class CopyAttention(nn.Module):
             known = torch.arange(len(tokens[0]), device=x.device)  # [T], entries there are when a place is reached
         else:
             used = min(count, self.window)
-            slots = torch.arange(used, device=x.device)
-            old = count - 1 - (count - 1 - slots) % self.window
+            old = self._numbers(count, x.device)
             keys_before = torch.cat([memory.keys[:, :used], memory.newest_key[:, None], keys[:, :-1]], dim=1)  # [B, N, K]
             tokens_known = torch.cat([memory.tokens[:, :used], tokens], dim=1)  # [B, N]
             number = torch.cat([old, count + torch.arange(len(tokens[0]), device=x.device)])
             known = count + 1 + torch.arange(len(tokens[0]), device=x.device)
-        visible = (number < known[:, None]) & (number >= known[:, None] - self.window)  # [T, N]
+        visible = (number <= known[:, None] - self.lag) & (number >= known[:, None] - self.window)  # [T, N]
         scores = self.query(x) @ keys_before.transpose(1, 2) / math.sqrt(keys.shape[2])  # [B, T, N]
         weights = torch.cat([self.trust(x), scores.masked_fill(~visible, -torch.inf)], dim=2).softmax(dim=2)  # [B, T, 1 + N]
         copied = weights[:, :, 1:] @ F.one_hot(tokens_known, self.vocab_size).to(x.dtype)  # [B, T, V]
         return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, number, keys[:, -1])
+
+    def _numbers(self, count: int, device: torch.device) -> Tensor:
+        """Which entry of the piece each slot of the ring holds. int64 [N]"""
+        slots = torch.arange(min(count, self.window), device=device)
+        return count - 1 - (count - 1 - slots) % self.window
 
     def _remember(self, keys: Tensor, tokens: Tensor, number: Tensor, newest_key: Tensor) -> CopyMemory:
         """The newest entries as a ring. keys: [B, N, K]; tokens: int64 [B, N]; number: int64 [N], which entry of the piece"""
@@ -104,6 +111,7 @@ class CopyAttention(nn.Module):
         memory.count, memory.newest_key = memory.count + 1, self.key(x)
         used = min(memory.count, self.window)
         scores = torch.bmm(memory.keys[:, :used], self.query(x)[:, :, None])[:, :, 0] / math.sqrt(memory.keys.shape[2])  # [B, N]
+        scores = scores.masked_fill(self._numbers(memory.count, x.device) > memory.count - self.lag, -torch.inf)
         weights = torch.cat([self.trust(x), scores], dim=1).softmax(dim=1)
         copied = x.new_zeros(len(x), self.vocab_size).scatter_add_(1, memory.tokens[:, :used], weights[:, 1:])
         return weights[:, :1], copied
@@ -130,18 +138,34 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(nn.LSTM(before, after, batch_first=True) for before, after in itertools.pairwise(sizes))
         self.output = nn.Linear(config.hidden_size, vocab_size)
         self.copy = CopyAttention(config, vocab_size) if config.copy_size else None
+        self.position = nn.Embedding(config.position_buckets, config.embed_size) if config.position_buckets else None
+        if self.position is not None:
+            nn.init.zeros_(self.position.weight)
 
-    def forward(self, tokens: Tensor, state: LMState | None = None, masks: list[Tensor] | None = None) -> tuple[Tensor, LMState]:
+    def embed(self, tokens: Tensor, place: Tensor | int) -> Tensor:
+        """Tokens as vectors. tokens: int64 [...]; place: how many stand before each in its piece, int64, broadcast -> [..., E]"""
+        x = self.embedding(tokens)
+        if self.position is None:
+            return x
+        bucket = (torch.as_tensor(place, device=tokens.device) // BUCKET).clamp(max=self.config.position_buckets - 1)
+        return x + self.position(bucket)
+
+    def forward(
+        self, tokens: Tensor, state: LMState | None = None, masks: list[Tensor] | None = None, first: Tensor | None = None
+    ) -> tuple[Tensor, LMState]:
         """
         Args:
             tokens: int64 [B, T]
             state: after the tokens before; None at the beginning.
             masks: [B, T, H] for each layer, dropout on its output: 0 or 1 / (1 - p); None drops nothing.
+            first: int64 [B], where in their pieces the sequences begin, if that is not known from the state; None: at the beginning.
 
         Returns:
             logits of each next token [B, T, V], and the state after these tokens.
         """
-        x = self.embedding(tokens)  # [B, T, E]
+        count = 0 if state is None else state.count
+        place = count + torch.arange(tokens.shape[1], device=tokens.device) + (0 if first is None else first[:, None])
+        x = self.embed(tokens, place)  # [B, T, E]
         layers = []
         for i, layer in enumerate(self.layers):
             x, after = layer(x, None if state is None else state.layers[i])  # [B, T, H]
@@ -152,7 +176,7 @@ class LanguageModel(nn.Module):
         if self.copy is not None:
             own, copied, memory = self.copy(x, tokens, None if state is None else state.memory)
             logits = mixed(logits, own, copied)
-        return logits, LMState(layers, memory)
+        return logits, LMState(count + tokens.shape[1], layers, memory)
 
 
 class LanguageModelStepper:
@@ -173,7 +197,7 @@ class LanguageModelStepper:
         Returns:
             logits of the next token [B, V], and the state after this one.
         """
-        x, layers = self.model.embedding(tokens), []  # [B, E]
+        x, layers = self.model.embed(tokens, state.count), []  # [B, E]
         for weight, bias, (hidden, cell) in zip(self._weights, self._biases, state.layers, strict=True):
             gates = torch.addmm(bias, torch.cat([x, hidden[0]], dim=1), weight)  # [B, 4 H]
             write, forget, new, read = gates.chunk(4, dim=1)
@@ -184,7 +208,7 @@ class LanguageModelStepper:
         if self.model.copy is not None:
             assert state.memory is not None
             logits = mixed(logits, *self.model.copy.step(x, tokens, state.memory))
-        return logits, LMState(layers, state.memory)
+        return logits, LMState(state.count + 1, layers, state.memory)
 
 
 if __name__ == "__main__":

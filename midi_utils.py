@@ -91,6 +91,8 @@ class MidiTrack:
     end: np.ndarray  # int64 [notes], ticks; end > start
     pitch: np.ndarray  # int64 [notes], 0..127
     velocity: np.ndarray  # int64 [notes], 1..127
+    tuning: tuple[int, ...] = ()  # MIDI pitches of the open strings, lowest first; of Guitar Pro files
+    capo: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class MidiFile:
     time_signatures: list[tuple[int, int, int]]  # (tick, numerator, denominator), first at 0
     markers: list[tuple[int, str]]  # (tick, text)
     tracks: list[MidiTrack]  # those with notes
-    data: bytes  # the file itself
+    data: bytes  # the file itself, if it is MIDI
+    written_bars: tuple[int, ...] = ()  # of a score: the number of each played bar as written; empty: played as written
 
     @property
     def last_onset(self) -> int:

@@ -231,29 +231,30 @@ class Sequences:
     def __len__(self) -> int:
         return len(self._piece)
 
-    def batch(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The sequences of one optimizer step.
 
         Returns:
-            inputs, targets: int64 [batch_size, T], T at most seq_len; targets are IGNORED behind the end of a piece.
+            inputs, targets: int64 [batch_size, T], T at most seq_len; targets are IGNORED behind the end of a piece; and where in its
+            piece each sequence begins, int64 [batch_size].
         """
         if self.pieces.riffs is not None:
             riffs = augmented_batch(self.pieces.riffs, self._stream, step, batch_size)[:, : self.seq_len]
             begin = np.full((batch_size, 1), self.pieces.vocabulary.bos)
-            return np.concatenate([begin, riffs[:, :-1]], axis=1), riffs
+            return np.concatenate([begin, riffs[:, :-1]], axis=1), riffs, np.zeros(batch_size, dtype=np.int64)
         index, shift = self._stream.batch(step, batch_size)
         jitter = np.random.default_rng(np.random.SeedSequence([self.seed, step, JITTER])).uniform(-0.5, 0.5, batch_size)
-        sequences = []
-        for i, semitones, by in zip(index, shift, jitter, strict=True):
+        sequences, begins = [], np.zeros(batch_size, dtype=np.int64)
+        for row, (i, semitones, by) in enumerate(zip(index, shift, jitter, strict=True)):
             piece, number = self.pieces.train[self._piece[i]], self._number[i]
             first = round((number + by) * self.seq_len) if number else 0
-            first = max(0, min(first, len(piece) - 1 - self.seq_len))
+            begins[row] = first = max(0, min(first, len(piece) - 1 - self.seq_len))
             sequences.append(transpose_events(piece[first : first + self.seq_len + 1], int(semitones)))
         inputs = np.full((batch_size, max(map(len, sequences)) - 1), PAD, dtype=np.int64)
         targets = np.full_like(inputs, IGNORED)
         for row, sequence in enumerate(sequences):
             inputs[row, : len(sequence) - 1], targets[row, : len(sequence) - 1] = sequence[:-1], sequence[1:]
-        return inputs, targets
+        return inputs, targets, begins
 
 
 def main(argv: Sequence[str]) -> int:

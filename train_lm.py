@@ -49,20 +49,25 @@ def dropout_masks(model: LanguageModel, batch_size: int, length: int, dropout: f
 
 
 def training_loss(
-    model: torch.nn.Module, inputs: Tensor, targets: Tensor, masks: list[Tensor] | None, processes: training.Processes, device: torch.device
+    model: torch.nn.Module,
+    batch: tuple[Tensor, Tensor, Tensor],
+    masks: list[Tensor] | None,
+    processes: training.Processes,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Loss of one step on this process' share of the batch.
 
     Args:
-        inputs, targets: int64 [batch_size, T], of all processes; targets IGNORED where there is nothing to learn.
+        batch: inputs and targets, int64 [batch_size, T], of all processes, targets IGNORED where there is nothing to learn; and where in
+            their pieces they begin, int64 [batch_size].
 
     Returns:
         a loss whose gradient, averaged over the processes, is that of the mean over the tokens of all; and for the log, float
         [3]: nats and right guesses of this share, and its tokens.
     """
-    counted = int((targets != IGNORED).sum())
-    inputs, targets = processes.share(inputs).to(device), processes.share(targets).to(device)
-    logits, _ = model(inputs, None, None if masks is None else [processes.share(mask).to(device) for mask in masks])
+    counted = int((batch[1] != IGNORED).sum())
+    inputs, targets, first = (processes.share(part).to(device) for part in batch)
+    logits, _ = model(inputs, None, None if masks is None else [processes.share(mask).to(device) for mask in masks], first)
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     right = (logits.detach().argmax(dim=-1) == targets).sum()
     parts = torch.stack([nats.detach(), right.to(nats.dtype), (targets != IGNORED).sum().to(nats.dtype)]).cpu()
@@ -220,13 +225,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, tokens = time.perf_counter(), 0
     with training.StopRequest() as stop:
         while step < train.steps and not given_up():
-            inputs, targets = map(torch.from_numpy, sequences.batch(step, train.batch_size))
-            masks = dropout_masks(model, *inputs.shape, train.dropout, step, run.seed)
-            loss, parts = training_loss(engine, inputs, targets, masks, processes, device)
+            batch = tuple(map(torch.from_numpy, sequences.batch(step, train.batch_size)))
+            masks = dropout_masks(model, *batch[0].shape, train.dropout, step, run.seed)
+            loss, parts = training_loss(engine, batch, masks, processes, device)
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
             training.require_finite(float(parts[0]), norm, step, files.last)
-            step, tokens = step + 1, tokens + int((targets != IGNORED).sum())
+            step, tokens = step + 1, tokens + int((batch[1] != IGNORED).sum())
             if step % run.log_interval == 0 or step == train.steps:
                 nats, right, count = processes.mean(parts).tolist()
                 shown = {"loss": nats / count, "perplexity": perplexity(nats / count), "accuracy": right / count}

@@ -36,9 +36,10 @@ VOCABULARY = event_vocabulary(EVENTS)
 FLAGS = ["--preset", "events_lstm_tiny", "--threads", "1", "--device", "cpu", "--batch-size", "4", "--seq-len", "40", "--holdout", "0.3"]
 
 
-def small_model(seed: int = 0, size: int = VOCABULARY.size, layers: int = 2, copy_size: int = 0, copy_window: int = 7) -> LanguageModel:
+def small_model(seed: int = 0, size: int = VOCABULARY.size, layers: int = 2, copy_size: int = 0, **copying: int) -> LanguageModel:
     torch.manual_seed(seed)
-    config = LMConfig(embed_size=8, hidden_size=16, layers=layers, copy_size=copy_size, copy_window=copy_window)
+    sizes = {"copy_window": 7, "copy_lag": 3, "position_buckets": 2 * (copy_size > 0), **copying}
+    config = LMConfig(embed_size=8, hidden_size=16, layers=layers, copy_size=copy_size, **sizes)
     return LanguageModel(config, size).eval()
 
 
@@ -66,12 +67,14 @@ def train(tunes: Path, run: Path, *flags: str) -> int:
 def test_one_step_at_a_time_is_the_whole_sequence(copy_size: int, given: int) -> None:
     """Guards against a stepper with gates in another order, a state that is not carried, and a memory that loses or keeps too much."""
     model = small_model(copy_size=copy_size)
-    tokens = torch.randint(0, VOCABULARY.size, (3, 30), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, VOCABULARY.size, (3, 50), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
+        if model.position is not None:
+            model.position.weight.normal_()
         whole, _ = model(tokens)
         _, state = model(tokens[:, :given])
         step = LanguageModelStepper(model)
-        for t in range(given, 30):
+        for t in range(given, 50):
             logits, state = step(tokens[:, t], state)
             torch.testing.assert_close(logits, whole[:, t], atol=1e-4, rtol=1e-4)
         assert state.memory is None or state.memory.keys.shape[1] == 7  # it grows no more
@@ -92,9 +95,10 @@ def test_parts_of_a_sequence_are_the_whole(copy_size: int, first: int) -> None:
     torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-4, rtol=1e-4)
 
 
-def test_copying_reaches_back_as_far_as_its_window() -> None:
+@pytest.mark.parametrize("lag", [1, 3])
+def test_copying_reaches_back_from_its_lag_to_its_window(lag: int) -> None:
     """One place trusts nothing but its memory, and its keys are all equal: it gives each token of the window its share."""
-    model = small_model(size=50, copy_size=4)
+    model = small_model(size=50, copy_size=4, copy_lag=lag)
     assert model.copy is not None
     with torch.no_grad():
         model.copy.trust.weight.zero_()
@@ -103,11 +107,10 @@ def test_copying_reaches_back_as_far_as_its_window() -> None:
     tokens = torch.arange(20)[None]
     with torch.inference_mode():
         shares = model(tokens)[0].exp()[0]  # [T, V]
-    for t in range(1, 20):
+    for t in range(lag, 20):
         expected = torch.zeros(50)
-        expected[max(1, t - 6) : t + 1] = 1 / min(
-            t, 7
-        )  # the token just read is the newest that can come again; BOS never followed anything
+        far, near = max(1, t - 6), t - lag + 1  # with lag 1 the token just read can come again; BOS never followed anything
+        expected[far : near + 1] = 1 / (near + 1 - far)
         torch.testing.assert_close(shares[t], expected, atol=1e-5, rtol=0)
 
 
@@ -172,12 +175,26 @@ def test_loss_counts_no_padding_and_shares_add_up() -> None:
     inputs = torch.randint(3, 50, (4, 9), generator=torch.Generator().manual_seed(2))
     targets = torch.randint(3, 50, (4, 9), generator=torch.Generator().manual_seed(3))
     targets[1, 3:] = targets[3, 1:] = IGNORED
-    model = small_model()
-    alone, parts = train_lm.training_loss(model, inputs, targets, None, training.Processes(), CPU)
-    shares = [train_lm.training_loss(model, inputs, targets, None, training.Processes(rank, 2), CPU) for rank in range(2)]
+    model, first = small_model(), torch.zeros(4, dtype=torch.int64)
+    alone, parts = train_lm.training_loss(model, (inputs, targets, first), None, training.Processes(), CPU)
+    shares = [train_lm.training_loss(model, (inputs, targets, first), None, training.Processes(rank, 2), CPU) for rank in range(2)]
     assert alone.item() == pytest.approx(sum(loss.item() for loss, _ in shares) / 2, rel=1e-5)
     torch.testing.assert_close(parts, shares[0][1] + shares[1][1], rtol=1e-5, atol=0)
     assert parts[2] == (targets != IGNORED).sum() == 22
+
+
+def test_it_is_told_where_it_is() -> None:
+    """Guards against sequences from inside a piece that are taken for its beginning, and buckets past the last."""
+    model = small_model(copy_size=4)
+    assert model.position is not None
+    tokens = torch.randint(3, 50, (2, 10), generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        begin, _ = model(tokens)
+        torch.testing.assert_close(model(tokens, first=torch.tensor([0, 40]))[0], begin)  # an untrained embedding of place says nothing
+        model.position.weight[1] += 1.0
+        there, _ = model(tokens, first=torch.tensor([0, 40]))
+        assert torch.equal(there[0], begin[0]) and not torch.allclose(there[1], begin[1])
+        assert torch.equal(model(tokens, first=torch.tensor([0, 10_000]))[0][1], there[1])  # the last bucket is for all that follows
 
 
 def test_dropout_is_a_function_of_seed_and_step() -> None:

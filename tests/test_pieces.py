@@ -111,7 +111,7 @@ def test_no_sequence_crosses_pieces_and_targets_follow_inputs(folder: Path) -> N
     sequences = Sequences(pieces, seq_len=50, seed=0)
     beginnings = 0
     for step in range(12):
-        inputs, targets = sequences.batch(step, 4)
+        inputs, targets, _ = sequences.batch(step, 4)
         assert inputs.shape == targets.shape and inputs.shape[1] <= 50
         for x, y in zip(inputs, targets, strict=True):
             length = int((y != IGNORED).sum())
@@ -125,7 +125,7 @@ def test_no_sequence_crosses_pieces_and_targets_follow_inputs(folder: Path) -> N
 def test_an_epoch_sees_every_piece_from_its_beginning_and_to_its_end(folder: Path) -> None:
     pieces = load(folder)
     sequences = Sequences(pieces, seq_len=50, seed=0)
-    inputs, _ = sequences.batch(0, len(sequences))
+    inputs, _, _ = sequences.batch(0, len(sequences))
     assert (inputs[:, 0] == BOS).sum() == len(pieces.train)
     assert len(sequences) == sum(-(-(len(piece) - 1) // 50) for piece in pieces.train)
     ends = sum((targets == EOS).sum() for targets in (sequences.batch(step, len(sequences))[1] for step in range(20)))
@@ -147,7 +147,7 @@ def test_transposition_stays_within_midi_and_leaves_targets_in_step(write: Calla
     sequences = Sequences(load(tmp_path / "songs", transpose=5, holdout=0.0), 50, 0)
     seen = set()
     for step in range(100):
-        inputs, targets = sequences.batch(step, 2)
+        inputs, targets, _ = sequences.batch(step, 2)
         for x, y in zip(inputs, targets, strict=True):
             low, high = pitch_bounds(x[y != IGNORED])
             assert 0 <= low <= high <= 127 and high - low in (3, 6)
@@ -160,6 +160,6 @@ def test_riffs_are_pieces_behind_a_bos(tmp_path: Path) -> None:
     pieces = riffs_as_pieces(riff_data)
     assert all(piece[0] == 129 and np.array_equal(piece[1:], riff) for piece, riff in zip(pieces.tokens, riff_data.tokens, strict=True))
     assert pieces.fingerprint == riff_data.fingerprint
-    inputs, targets = Sequences(pieces, 256, 0).batch(0, len(pieces.train))
+    inputs, targets, _ = Sequences(pieces, 256, 0).batch(0, len(pieces.train))
     assert (inputs[:, 0] == 129).all() and np.array_equal(inputs[:, 1:], targets[:, :-1])
     assert sorted(map(tuple, targets)) == sorted(map(tuple, riff_data.train_tokens))
