@@ -332,6 +332,21 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class CutConfig:
+    """What is cut from songs."""
+
+    section: str = (
+        "verse"  # verse, pre-verse, chorus, intro, bridge, solo, ...: its usual names in some languages; or a part of a name; any: all
+    )
+    track: str = ""  # the part to cut, by number or a part of its name (--list shows them); default: every guitar
+    hop: int = 0  # bars from one riff to the next; 0: the length of a riff
+
+    def __post_init__(self) -> None:
+        _require(bool(self.section.strip()), "--section is empty: give verse, chorus, ..., or any")
+        _require(0 <= self.hop <= 64, f"--hop {self.hop}: give 0 (the length of a riff) to 64 bars")
+
+
+@dataclass(frozen=True)
 class GuitarConfig:
     """The guitar that riffs are written for."""
 

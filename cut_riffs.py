@@ -1,0 +1,333 @@
+"""Cut riffs out of whole songs: MIDI and Guitar Pro files in, a folder of two-bar riffs out, ready to train on.
+
+python cut_riffs.py SONGS --output-dir my_riffs     songs: files and folders
+python cut_riffs.py SONG.gp5 --list                 its parts and sections, and what would be cut
+python cut_riffs.py SONGS --section chorus --track "lead" --output-dir choruses
+
+Of each song the guitars are cut, in the sections asked for (verses), on bar lines. Without markers the bars that repeat most are
+taken, and it is said to be a guess. Writes <song>_<section>_<part>_bar<number>.mid and cut_riffs.json, which says what became of each song.
+Exit status: 0 every song gave riffs, 1 some gave none (named), 2 could not start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
+from dataset import plural
+from files import make_room, write_file, write_files
+from fretboard import tuning_name
+from metrics import relative_tokens
+from midi_utils import MidiError, MidiFile, riffs_to_midi
+from sections import plain
+from songs import SONG_SUFFIXES, CutPart, cut_song, describe_song, read_song
+
+RECORD = "cut_riffs.json"
+SECONDS_PER_SONG = 20  # beyond it a file is refused
+CHUNK = 16  # songs handed to a worker at a time
+
+
+@dataclass(frozen=True)
+class CutRiffs:
+    """Cut two-bar riffs out of whole songs (MIDI, Guitar Pro)."""
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()  # song files, and folders of them
+    output_dir: str = ""  # where the riffs go
+    cut: CutConfig = field(default_factory=CutConfig)
+    bars: int = TokenizerConfig.bars  # length of a riff in bars of 4/4
+    steps_per_beat: int = TokenizerConfig.steps_per_beat  # grid: 4 steps per quarter note are sixteenths
+    policy: Literal["lowest", "highest", "reject"] = (
+        TokenizerConfig.policy
+    )  # which note of a chord is kept; reject refuses bars with chords
+    min_notes: int = 2  # a riff with fewer note onsets is left out
+    low: int = DataConfig.low  # lowest MIDI pitch accepted
+    high: int = DataConfig.high  # highest MIDI pitch accepted
+    grid_tolerance: float = DataConfig.grid_tolerance  # an onset further than this from its step is off the grid, in steps (0 to 0.5)
+    max_off_grid: float = DataConfig.max_off_grid  # share of off-grid onsets (triplets, loose playing) above which a riff is left out
+    list: bool = False  # show the parts and sections of each song, and what would be cut
+    dry_run: bool = False  # say what would be cut, and write nothing
+    workers: int = 0  # processes; 0: as many as there are cores
+    scheduler: str = ""  # address of a Dask scheduler (tcp://...), to cut on many machines
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 256:
+            raise UserError(f"--workers {self.workers}: give 0 (all cores) to 256")
+        if self.paths and not (self.output_dir or self.list or self.dry_run):
+            raise UserError("--output-dir: give the folder that the riffs go to; or --list, or --dry-run")
+
+    def rules(self) -> tuple[DataConfig, TokenizerConfig]:
+        names = ("min_notes", "low", "high", "grid_tolerance", "max_off_grid")
+        data = DataConfig(**{name: getattr(self, name) for name in names})
+        return data, TokenizerConfig(bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy)
+
+
+# ---------------------------------------------------------------- one song, in a worker
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Refuse a file that takes too long, where the system can tell (not on Windows, not outside the main thread)."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise MidiError("unreadable", f"reading it took more than {seconds} s")
+
+    try:
+        before = signal.signal(signal.SIGALRM, stop)
+    except ValueError:  # a thread of a Dask worker
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def slug(text: str, most: int = 40) -> str:
+    """A name as a part of a file name: no _, which ends the song's name."""
+    return re.sub(r"[^\w#]+|_+", "-", plain(text)).strip("-")[:most] or "x"
+
+
+def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
+    """All about one song, in plain types: its riffs (name, bytes of the MIDI file, facts), what was left out, or why it gave none."""
+    data, tokenizer = options.rules()
+    song: dict[str, Any] = {"song": path, "reason": None, "detail": None, "guessed": False, "left_out": {}, "riffs": []}
+    try:
+        with time_limit(SECONDS_PER_SONG):
+            midi = read_song(Path(path))
+            if options.list:
+                song["lines"] = describe_song(midi, options.cut)
+            parts = cut_song(midi, options.cut, data, tokenizer)
+            song["riffs"] = [riff for part in parts for riff in part_riffs(path, midi, part, tokenizer)]
+    except MidiError as error:
+        return song | {"reason": error.reason, "detail": error.detail}
+    refused = [refusal for part in parts for refusal in part.refused]
+    song["guessed"] = any(section.guessed for part in parts for section in part.sections)
+    song["left_out"] = dict(Counter(reason for reason, _ in refused).most_common())
+    song["left_out_details"] = [f"{reason}: {detail}" for reason, detail in refused if reason != "no notes"][:50]
+    return song
+
+
+def part_riffs(path: str, midi: MidiFile, part: CutPart, tokenizer: TokenizerConfig) -> list[dict[str, Any]]:
+    """The riffs of one part, as they will be written."""
+    made = []
+    for section, riff in part.riffs:
+        bar = riff.first_bar
+        written = midi.written_bars[bar - 1] if midi.written_bars else bar
+        name = f"{slug(Path(path).stem)}_{slug(section.name, 24)}_{slug(part.track.name or 'part', 24)}-{part.number}_bar{bar:03d}"
+        tuning = tuning_name(part.track.tuning) + f", capo {part.track.capo}" * (part.track.capo > 0) if part.track.tuning else ""
+        marker = ", ".join([f"{section.name}, bar {written} of {Path(path).name}"] + [tuning] * bool(tuning))
+        inside = tuple((at, text) for at, text in riff.markers if at > 0)
+        named = dataclasses.replace(riff, name=name, markers=((0.0, marker), *inside))
+        made.append(
+            {
+                "name": name,
+                "midi": riffs_to_midi([named], tokenizer),
+                "print": relative_tokens(riff.tokens[None])[0].tobytes(),
+                "part": part.track.name or f"part {part.number}",
+                "section": section.name,
+                "bar": bar,
+                "written_bar": written,
+                "bpm": round(riff.bpm, 3),
+                "tuning": tuning,
+                "note": riff.note,
+            }
+        )
+    return made
+
+
+def cut_chunk(paths: Sequence[str], options: CutRiffs) -> list[dict[str, Any]]:
+    """Some songs, in order: what a worker is asked for."""
+    return [cut_file(path, options) for path in paths]
+
+
+# ---------------------------------------------------------------- many songs
+
+
+def find_songs(paths: Sequence[str]) -> list[Path]:
+    """The song files, each once, sorted within each folder.
+
+    Raises:
+        UserError: a path that does not exist, or nothing to cut.
+    """
+    if not paths:
+        raise UserError("name the songs to cut: files (.mid, .gp3, .gp4, .gp5) or folders")
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; name songs, or folders of songs")
+        files = (
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in SONG_SUFFIXES and file.is_file()) if path.is_dir() else [path]
+        )
+        found += files
+    if not found:
+        raise UserError(f"{paths[0]}: no song in it or below it ({', '.join(SONG_SUFFIXES)})")
+    return list(dict.fromkeys(found))
+
+
+def cut_all(songs: Sequence[Path], options: CutRiffs) -> Iterator[dict[str, Any]]:
+    """Every song in the order given, whoever cuts it."""
+    work: Callable[[Sequence[str]], list[dict[str, Any]]] = partial(cut_chunk, options=options)
+    chunks = [[str(path) for path in songs[at : at + CHUNK]] for at in range(0, len(songs), CHUNK)]
+    with executor(options, len(chunks)) as pool:
+        for chunk in pool.map(work, chunks) if pool is not None else map(work, chunks):
+            yield from chunk
+
+
+@contextmanager
+def executor(options: CutRiffs, chunks: int) -> Iterator[Executor | None]:
+    """A Dask scheduler's, a process pool's, or none where one process is enough.
+
+    Raises:
+        UserError: no Dask here, or no scheduler there.
+    """
+    if options.scheduler:
+        try:
+            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError("--scheduler: Dask is not installed; pip install distributed, here and on the workers") from None
+        try:
+            client = Client(options.scheduler, timeout=20)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--scheduler {options.scheduler}: no answer ({type(error).__name__}); start one with `dask scheduler`"
+            ) from None
+        with client:
+            yield client.get_executor()
+        return
+    workers = min(options.workers or os.cpu_count() or 1, chunks)
+    if workers <= 1:
+        yield None
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield pool
+
+
+def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:
+    """Leave out riffs that repeat an earlier one, transposed or not, and give the rest names of their own. -> how many were dropped"""
+    seen: set[bytes] = set()
+    names: Counter[str] = Counter()
+    dropped = 0
+    for song in songs:
+        kept = []
+        for riff in song["riffs"]:
+            if riff["print"] in seen:
+                dropped += 1
+                song["duplicates"] = song.get("duplicates", 0) + 1
+                continue
+            seen.add(riff["print"])
+            names[riff["name"]] += 1
+            if names[riff["name"]] > 1:  # songs of one name in several folders
+                riff["name"] += f"-{names[riff['name']]}"
+            kept.append(riff)
+        song["riffs"] = kept
+    return dropped
+
+
+def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs) -> None:
+    """Write the riffs and the record. What an earlier cut wrote here and nobody edited is replaced.
+
+    Raises:
+        UserError: a file would be overwritten that is not, or no longer, ours.
+    """
+    make_room(folder)
+    record = folder / RECORD
+    try:
+        ours = json.loads(record.read_text(encoding="utf-8"))["files"] if record.exists() else {}
+        ours = {name: str(value) for name, value in ours.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{record}: was not written by cut_riffs.py; move it away, or give another --output-dir") from None
+    files = {folder / f"{riff['name']}.mid": riff["midi"] for song in songs for riff in song["riffs"]}
+    for path, content in files.items():
+        if path.exists() and path.read_bytes() != content and hashlib.sha256(path.read_bytes()).hexdigest() != ours.get(path.name):
+            raise UserError(f"{path}: is not, or no longer, as cut_riffs.py wrote it; move it away, or give another --output-dir")
+    for name, digest in ours.items():
+        path = folder / Path(name).name
+        if path not in files and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            path.unlink()
+    for path, content in files.items():
+        write_files({path: content})
+    shown = [{**song, "riffs": [{k: v for k, v in riff.items() if k not in ("midi", "print")} for riff in song["riffs"]]} for song in songs]
+    settings = {
+        k: v for k, v in dataclasses.asdict(options).items() if k not in ("paths", "output_dir", "workers", "scheduler", "list", "dry_run")
+    }
+    hashes = {path.name: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    text = json.dumps({"settings": settings, "songs": shown, "files": hashes}, indent=1, ensure_ascii=False)
+    write_file(record, (text + "\n").encode("utf-8", "replace"))
+
+
+def report(songs: Sequence[dict[str, Any]], dropped: int) -> str:
+    """What became of the songs, in a few lines."""
+    riffs = sum(len(song["riffs"]) for song in songs)
+    used = [song for song in songs if song["reason"] is None]
+    lines = [f"{plural(len(songs), 'song')}: {len(used)} cut, {len(songs) - len(used)} refused; {plural(riffs, 'riff')}"]
+    lines[0] += f", {dropped} more were repeats of them" * (dropped > 0)
+    guessed = sum(song["guessed"] for song in used)
+    if guessed:
+        lines.append(f"  guessed: {plural(guessed, 'song')} without markers; what repeats most was taken")
+    left: Counter[str] = Counter()
+    for song in used:
+        left.update(song["left_out"])
+    if left:
+        lines.append("  left out of those, two bars at a time: " + ", ".join(f"{number} {reason}" for reason, number in left.most_common()))
+    for reason, number in Counter(song["reason"] for song in songs if song["reason"]).most_common():
+        first = next(song for song in songs if song["reason"] == reason)
+        lines.append(f"  refused, {reason}: {number}, such as {Path(first['song']).name} ({first['detail']})")
+    return "\n".join(lines)
+
+
+def say(text: str, file: Any = None) -> None:
+    """Print text that strangers wrote parts of."""
+    file = file or sys.stdout
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+    print(shown.encode(file.encoding or "utf-8", "replace").decode(file.encoding or "utf-8"), file=file)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = tyro.cli(CutRiffs, args=argv, config=(tyro.conf.OmitArgPrefixes,), description=(__doc__ or "").strip())
+    options.rules()
+    paths = find_songs(options.paths)
+    songs = []
+    for song in cut_all(paths, options):
+        songs.append(song)
+        if options.list:
+            count = plural(len(song["riffs"]), "riff") if song["reason"] is None else f"refused, {song['reason']}: {song['detail']}"
+            say("\n".join([f"{song['song']}: {count}", *song.pop("lines", [])]))
+    dropped = drop_duplicates(songs)
+    say(report(songs, dropped))
+    if not any(song["riffs"] for song in songs):
+        raise UserError("nothing was cut; --list shows what is in the songs")
+    if options.output_dir and not (options.list or options.dry_run):
+        write_riffs(Path(options.output_dir), songs, options)
+        print(f"{options.output_dir}: the riffs, and {RECORD}: where each comes from and what was left out")
+    refused = [Path(song["song"]).name for song in songs if song["reason"]]
+    if refused:
+        say(
+            f"cut_riffs.py: {len(refused)} of {len(songs)} gave no riffs: {', '.join(refused[:3])}{', ...' * (len(refused) > 3)}",
+            sys.stderr,
+        )
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    run_script(main)
