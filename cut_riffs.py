@@ -171,7 +171,7 @@ def find_songs(paths: Sequence[str]) -> list[Path]:
         UserError: a path that does not exist, or nothing to cut.
     """
     if not paths:
-        raise UserError("name the songs to cut: files (.mid, .gp3, .gp4, .gp5) or folders")
+        raise UserError("name the songs to cut: files (.mid, .gp3, .gp4, .gp5, .gpx, .gp) or folders")
     found: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():

@@ -13,11 +13,12 @@ from pathlib import Path
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
 from dataset import plural
 from fretboard import tuning_name
+from gpif import parse_gpif
 from guitar_pro import parse_guitar_pro
 from midi_utils import GUITAR_PROGRAMS, Bar, MidiError, MidiFile, MidiTrack, Riff, bars, parse_midi, program_name, read_riff
 from sections import Section, marked_sections, plain, repeated_sections, wanted
 
-SONG_SUFFIXES = (".mid", ".midi", ".gp3", ".gp4", ".gp5")
+SONG_SUFFIXES = (".mid", ".midi", ".gp3", ".gp4", ".gp5", ".gpx", ".gp")
 MAX_SONG_BYTES = 5_000_000
 _GUITAR_NAMES = re.compile(r"guit|gitar|gtr|chitarra|kitara|kytara|기타|ギター|吉他|гитар|\briff\b|\bgt\b")
 _OTHER_NAMES = re.compile(
@@ -39,7 +40,9 @@ def read_song(path: Path) -> MidiFile:
         raise MidiError("unreadable", error.strerror or str(error)) from None
     if data[1:19] in (b"FICHIER GUITAR PRO", b"CLIPBOARD GUITAR P") or data[1:13] == b"CLIPBOARD GP":
         return parse_guitar_pro(data, str(path))
-    if path.suffix.lower() in (".gp3", ".gp4", ".gp5") and data[:4] != b"MThd":
+    if data[:4] in (b"BCFZ", b"BCFS") or data[:2] == b"PK":
+        return parse_gpif(data, str(path))
+    if path.suffix.lower().startswith(".gp") and data[:4] != b"MThd":
         raise MidiError("unreadable", "no Guitar Pro file, whatever its name")
     return parse_midi(data, str(path))
 
