@@ -264,7 +264,7 @@ def finger(board: Fretboard, start: np.ndarray, end: np.ndarray, pitch: np.ndarr
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv:
+    if list(argv) in ([], ["--help"]):
         for name in TUNINGS:
             print(f"{name:14s} {Fretboard(parse_tuning(name)).notes}")
         return 0
