@@ -16,8 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import training
@@ -25,7 +27,9 @@ from config import (
     DIFFUSION_FILE,
     VAE_FILE,
     DataConfig,
+    GuitarConfig,
     SampleConfig,
+    SoundConfig,
     TokenizerConfig,
     TrainDiffusion,
     TrainLM,
@@ -36,11 +40,14 @@ from config import (
 )
 from dataset import load_riffs
 from files import write_file
+from fretboard import finger, fretboard
 from language_model import LanguageModel
-from midi_utils import riffs_to_midi
+from midi_utils import riffs_to_midi, tokens_to_notes
 from models import LatentDiffusion, RiffVAE
+from outputs import companions
 from pieces import Vocabulary, event_vocabulary
 from sampling import EventGrammar, continue_sequences, sample_riffs
+from sound import render
 
 ROOT = Path(__file__).parent
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
@@ -105,6 +112,56 @@ def write_pieces(folder: Path, riffs_each: int = 16) -> None:
         write_file(folder / f"piece{first:03d}.mid", riffs_to_midi(riff_data.riffs[first : first + riffs_each], riff_data.tokenizer))
 
 
+def write_songs(folder: Path, songs: int = 200, riffs_each: int = 32) -> None:
+    """Songs to cut: riffs of midi_riffs in a row, 64 bars each, a marker at each riff."""
+    riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
+    for number in range(songs):
+        order = np.random.default_rng(number).permutation(len(riff_data.riffs))[:riffs_each]
+        write_file(folder / f"song{number:03d}.mid", riffs_to_midi([riff_data.riffs[i] for i in order], riff_data.tokenizer))
+
+
+def measure_guitar(repeats: int) -> dict[str, dict[str, float]]:
+    """Cutting songs, fingering, tab, Guitar Pro and sound of riffs."""
+    rates = {}
+    with tempfile.TemporaryDirectory() as name:
+        write_songs(Path(name) / "songs")
+        for workers in (1, 2):
+            flags = [
+                sys.executable,
+                "cut_riffs.py",
+                f"{name}/songs",
+                "--output-dir",
+                f"{name}/out",
+                "--section",
+                "any",
+                "--workers",
+                str(workers),
+            ]
+            label = f"songs cut, {workers} process{'es' * (workers > 1)}, start-up included"
+            work = lambda flags=flags: 200 / run_measured(flags)[0]  # noqa: E731
+            rates[f"songs_cut_{workers}_per_second"] = repeated(label, "songs/s", work, repeats)
+        rates["songs_cut_peak_mb"] = repeated("the same, one process, peak memory", "MB", lambda: run_measured([*flags[:-1], "1"])[1], 1)
+    riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
+    tokenizer = riff_data.tokenizer
+    board = fretboard(GuitarConfig(), 38, 70)
+    notes = [tokens_to_notes(riff.tokens, tokenizer) for riff in riff_data.riffs]
+    works: dict[str, tuple[str, Callable[[int], object]]] = {
+        "finger_ms": ("one riff fingered", lambda i: finger(board, *notes[i])),
+        "companions_ms": ("tab and .gp5 of one riff", lambda i: companions([riff_data.riffs[i]], tokenizer, board, SoundConfig())),
+        "wav_ms": ("one riff as sound", lambda i: render([riff_data.riffs[i]], tokenizer, SoundConfig(wav=True))),
+    }
+    for key, (label, work) in works.items():
+        rates[key] = repeated(label, "ms", lambda work=work: milliseconds_each(work, len(riff_data.riffs)), repeats)
+    return rates
+
+
+def milliseconds_each(work: Callable[[int], object], count: int) -> float:
+    begin = time.perf_counter()
+    for i in range(count):
+        work(i)
+    return 1000 * (time.perf_counter() - begin) / count
+
+
 def events_per_second(model: LanguageModel, vocabulary: Vocabulary, batch: int, length: int = 300) -> float:
     """Tokens per second of sampling, all sequences together."""
     given, uniform = torch.full((batch, 1), vocabulary.bos), torch.rand(batch, length, generator=torch.Generator().manual_seed(0))
@@ -114,23 +171,21 @@ def events_per_second(model: LanguageModel, vocabulary: Vocabulary, batch: int, 
 
 
 def measure_language_model(repeats: int) -> dict[str, dict[str, float]]:
-    """Training and sampling rates of the event LSTM in its published size."""
-    options = preset_options(TrainLM, "events_lstm")
-    vocabulary = event_vocabulary(options.events)
-    model = LanguageModel(options.model, vocabulary.size).eval()
-    with tempfile.TemporaryDirectory() as name:
-        write_pieces(Path(name) / "pieces")
-        flags = ["--data", str(Path(name) / "pieces"), "--eval-interval", "1000", "--holdout", "0"]
-        rates = {
-            "lm_training_tokens_per_second": repeated(
-                "event LSTM training", "tokens/s", lambda: training_rate(Path(name) / "run", "train_lm.py", 10, *flags), repeats
-            )
-        }
-    for batch in (1, 64):
-        label = f"event LSTM sampling, {batch} at a time"
-        rates[f"lm_sampling_{batch}_tokens_per_second"] = repeated(
-            label, "tokens/s", lambda batch=batch: events_per_second(model, vocabulary, batch), repeats
-        )
+    """Training and sampling rates of the event LSTM in its published size, and of the one that can copy."""
+    rates = {}
+    for preset in ("events_lstm", "events_lstm_copy"):
+        options = preset_options(TrainLM, preset)
+        vocabulary = event_vocabulary(options.events)
+        model = LanguageModel(options.model, vocabulary.size).eval()
+        with tempfile.TemporaryDirectory() as name:
+            write_pieces(Path(name) / "pieces")
+            flags = ["--preset", preset, "--data", str(Path(name) / "pieces"), "--eval-interval", "1000", "--holdout", "0"]
+            work = lambda name=name, flags=flags: training_rate(Path(name) / "run", "train_lm.py", 10, *flags)  # noqa: E731
+            rates[f"{preset}_training_tokens_per_second"] = repeated(f"{preset} training", "tokens/s", work, repeats)
+        for batch in (1, 64):
+            work = partial(events_per_second, model, vocabulary, batch)
+            key = f"{preset}_sampling_{batch}_tokens_per_second"
+            rates[key] = repeated(f"{preset} sampling, {batch} at a time", "tokens/s", work, repeats)
     return rates
 
 
@@ -165,7 +220,9 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(options.output_dir)
     threads = training.choose_threads(options.threads)
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
-    results: dict = {"threads": torch.get_num_threads(), "rates": measure_rates(options.repeats) | measure_language_model(options.repeats)}
+    results: dict = {"threads": torch.get_num_threads(), "rates": {}}
+    for measure in (measure_rates, measure_language_model, measure_guitar):
+        results["rates"] |= measure(options.repeats)
     if not options.skip_job:
         results["job"] = measure_job(folder / "job")
         for name in (VAE_FILE, DIFFUSION_FILE):

@@ -111,14 +111,14 @@ def slug(text: str, most: int = 40) -> str:
 def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
     """All about one song, in plain types: its riffs (name, bytes of the MIDI file, facts), what was left out, or why it gave none."""
     data, tokenizer = options.rules()
-    song: dict[str, Any] = {"song": path, "reason": None, "detail": None, "guessed": False, "left_out": {}, "riffs": []}
+    song: dict[str, Any] = {"song": path, "reason": None, "detail": None, "guessed": False, "left_out": {}, "riffs": [], "duplicates": 0}
     try:
         with time_limit(SECONDS_PER_SONG):
             midi = read_song(Path(path))
             if options.list:
                 song["lines"] = describe_song(midi, options.cut)
             parts = cut_song(midi, options.cut, data, tokenizer)
-            song["riffs"] = [riff for part in parts for riff in part_riffs(path, midi, part, tokenizer)]
+            song["riffs"], song["duplicates"] = song_riffs(path, midi, parts, tokenizer)
     except MidiError as error:
         return song | {"reason": error.reason, "detail": error.detail}
     refused = [refusal for part in parts for refusal in part.refused]
@@ -128,10 +128,14 @@ def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
     return song
 
 
-def part_riffs(path: str, midi: MidiFile, part: CutPart, tokenizer: TokenizerConfig) -> list[dict[str, Any]]:
-    """The riffs of one part, as they will be written."""
-    made = []
-    for section, riff in part.riffs:
+def song_riffs(path: str, midi: MidiFile, parts: Sequence[CutPart], tokenizer: TokenizerConfig) -> tuple[list[dict[str, Any]], int]:
+    """The riffs of a song as they will be written, each once (transposed or not), and how many repeated one."""
+    made, seen, duplicates = [], set(), 0
+    for part, section, riff in ((one, section, riff) for one in parts for section, riff in one.riffs):
+        if (sound := relative_tokens(riff.tokens[None])[0].tobytes()) in seen:
+            duplicates += 1
+            continue
+        seen.add(sound)
         bar = riff.first_bar
         written = midi.written_bars[bar - 1] if midi.written_bars else bar
         name = f"{slug(Path(path).stem)}_{slug(section.name, 24)}_{slug(part.track.name or 'part', 24)}-{part.number}_bar{bar:03d}"
@@ -143,7 +147,7 @@ def part_riffs(path: str, midi: MidiFile, part: CutPart, tokenizer: TokenizerCon
             {
                 "name": name,
                 "midi": riffs_to_midi([named], tokenizer),
-                "print": relative_tokens(riff.tokens[None])[0].tobytes(),
+                "print": sound,
                 "part": part.track.name or f"part {part.number}",
                 "section": section.name,
                 "bar": bar,
@@ -153,7 +157,7 @@ def part_riffs(path: str, midi: MidiFile, part: CutPart, tokenizer: TokenizerCon
                 "note": riff.note,
             }
         )
-    return made
+    return made, duplicates
 
 
 def cut_chunk(paths: Sequence[str], options: CutRiffs) -> list[dict[str, Any]]:
@@ -224,16 +228,14 @@ def executor(options: CutRiffs, chunks: int) -> Iterator[Executor | None]:
 
 
 def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:
-    """Leave out riffs that repeat an earlier one, transposed or not, and give the rest names of their own. -> how many were dropped"""
+    """Leave out riffs that repeat one of an earlier song, and give the rest names of their own. -> how many repeat one, in all songs"""
     seen: set[bytes] = set()
     names: Counter[str] = Counter()
-    dropped = 0
     for song in songs:
         kept = []
         for riff in song["riffs"]:
             if riff["print"] in seen:
-                dropped += 1
-                song["duplicates"] = song.get("duplicates", 0) + 1
+                song["duplicates"] += 1
                 continue
             seen.add(riff["print"])
             names[riff["name"]] += 1
@@ -241,7 +243,7 @@ def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:
                 riff["name"] += f"-{names[riff['name']]}"
             kept.append(riff)
         song["riffs"] = kept
-    return dropped
+    return sum(song["duplicates"] for song in songs)
 
 
 def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs) -> None:
