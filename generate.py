@@ -43,6 +43,7 @@ from config import (
     is_language_model,
     parse_options,
     parse_seeds,
+    preset_options,
     run_script,
     writes_events,
 )
@@ -364,6 +365,29 @@ def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> i
 
 # ---------------------------------------------------------------- main
 
+# Options that mean nothing to a kind of model, as section.name; "" is the script itself.
+RIFFS_ALONE = (".bpm", "guitar.tuning", "guitar.capo", "guitar.frets", "sound.wav", "sound.loop", "sound.synth", "sound.soundfont")
+DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta")
+PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
+
+
+def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
+    """
+    Raises:
+        UserError: an option was given that would change nothing, or a temperature that makes all pieces the same.
+    """
+    base = preset_options(Generate, options.preset)
+    pieces, lm = writes_events(options.preset), is_language_model(options.preset)
+    idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else (*PIECES_ALONE, *(DIFFUSION_ALONE if lm else ()))
+    for key in idle:
+        section, name = key.split(".")
+        ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
+        if getattr(ours, name) != getattr(theirs, name):
+            kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
+            raise UserError(f"--{name.replace('_', '-')}: has no effect on {options.preset}, {kind}; leave it out")
+    if lm and options.sample.temperature == 0 and len(seeds) > 1:
+        raise UserError("--temperature 0: makes the same for every seed; give --num-outputs 1, or a temperature above 0")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(Generate, argv)
@@ -372,12 +396,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     first = options.run.seed
     seeds = parse_seeds(options.seeds) if options.seeds else list(range(first, first + options.num_outputs))
+    refuse_without_effect(options, seeds)
     device = choose_device(options.run.device)
     choose_threads(options.run.threads)
     if writes_events(options.preset):
         return write_pieces(options, seeds, device)
-    if options.prime:
-        raise UserError(f"--prime: is for the presets of events; {options.preset} writes riffs")
     return write_riffs(options, seeds, device)
 
 

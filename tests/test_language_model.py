@@ -426,7 +426,27 @@ def test_generate_goes_on_from_a_file_and_refuses_a_bad_one(tunes: Path, tmp_pat
     (tmp_path / "empty.mid").write_bytes(b"")
     assert_one_line(here("generate", *flags, "--prime", str(tmp_path / "empty.mid")), "generate", "the file is empty")
     assert_one_line(here("generate", *flags, *prime, "--length", "13"), "generate", "--length 13", "--prime-tokens")
-    assert_one_line(here("generate", "--preset", "riff_2bar", "--prime", "x.mid"), "generate", "--prime", "events")
+
+
+@pytest.mark.parametrize(
+    ("preset", "option"),
+    [
+        ("riff_2bar", ["--prime", "x.mid"]),
+        ("riff_2bar", ["--length", "100"]),
+        ("riff_2bar_lstm", ["--prior", "normal"]),
+        ("events_lstm", ["--bpm", "100"]),
+        ("events_lstm", ["--tuning", "DADGBE"]),
+        ("events_lstm", ["--wav"]),
+        ("events_lstm", ["--rest-penalty", "1"]),
+        ("events_lstm", ["--eta", "1"]),
+    ],
+)
+def test_options_without_effect_are_refused(preset: str, option: list[str], here: Here) -> None:
+    assert_one_line(here("generate", "--preset", preset, *option), "generate", option[0], "no effect", preset)
+
+
+def test_temperature_0_is_for_one_piece(here: Here) -> None:
+    assert_one_line(here("generate", "--preset", "events_lstm", "--temperature", "0"), "generate", "--num-outputs 1")
 
 
 def test_riffs_by_a_language_model(tmp_path: Path, here: Here) -> None:
