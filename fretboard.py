@@ -263,6 +263,25 @@ def finger(board: Fretboard, start: np.ndarray, end: np.ndarray, pitch: np.ndarr
     return Fingering(string, fret, hand, cost)
 
 
+def greedy_fingering(board: Fretboard, start: np.ndarray, end: np.ndarray, pitch: np.ndarray) -> Fingering:
+    """Each note where it is cheapest after the one before: what finger is to be compared with. Arguments as there."""
+    count = len(pitch)
+    string, fret, hand = (np.full(count, -1, dtype=np.int64) for _ in range(3))
+    cost, before, state = 0.0, -1, 0
+    for i in range(count):
+        value = int(pitch[i])
+        if not len(_states(board, value)):
+            continue
+        ways = _own_cost(board, value)
+        if before >= 0:
+            free = bool(start[i] - end[before] >= FREE_REST)
+            ways = ways + _change_cost(board, int(pitch[before]), value, free)[state]
+        state = int(ways.argmin())
+        cost, before = cost + float(ways[state]), i
+        string[i], fret[i], hand[i] = _states(board, value)[state]
+    return Fingering(string, fret, hand, cost)
+
+
 def main(argv: Sequence[str]) -> int:
     if list(argv) in ([], ["--help"]):
         for name in TUNINGS:
