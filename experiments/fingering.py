@@ -47,9 +47,8 @@ def main(argv: Sequence[str]) -> int:
         unplayable += int((~best.playable).sum())
         costs[i], moves[i] = (best.cost, other.cost), (best.moves, other.moves)
     print(f"{len(tokens)} riffs on {board.name}: {unplayable} notes that it lacks; {1000 * seconds / len(tokens):.2f} ms each")
-    print(
-        f"cost: {costs[:, 0].mean():.2f} cheapest, {costs[:, 1].mean():.2f} greedy; dearer than greedy: {(costs[:, 0] > costs[:, 1] + 1e-9).sum()}"
-    )
+    dearer = int((costs[:, 0] > costs[:, 1] + 1e-9).sum())
+    print(f"cost: {costs[:, 0].mean():.2f} cheapest, {costs[:, 1].mean():.2f} greedy; dearer than greedy: {dearer}")
     print(f"frets travelled by the hand: {moves[:, 0].mean():.2f} cheapest, {moves[:, 1].mean():.2f} greedy")
     return 0
 
