@@ -246,6 +246,11 @@ def table(all_facts: list[dict[str, Any]]) -> str:
     lines = [row("file", {}, [title for title, *_ in COLUMNS])]
     lines += [row(name, facts | {"verdict": facts["reason"] or "accepted"}) for name, facts in zip(names, all_facts, strict=True)]
     lines.append(row(count(len(names), "file"), sums | {"verdict": f"{sums['accepted']} accepted"}))
+    lacking = [(name, facts) for name, facts in zip(names, all_facts, strict=True) if facts.get("unplayable")]
+    if lacking:
+        name, facts = lacking[0]
+        text = f"not on {facts['guitar']}: notes of {count(len(lacking), 'file')}, such as {name} ({facts['unplayable'][0]})"
+        lines.append(textwrap.fill(text, WIDTH))
     lines.append("again: notes that repeat the pitch before; off: notes off the grid; last line: sums and means")
     for reason, number in sums["refused"].items():
         at = next(i for i, facts in enumerate(all_facts) if facts["reason"] == reason)

@@ -369,7 +369,10 @@ class SoundConfig:
     soundfont: str = ""  # .sf2 file for fluidsynth; default: its own
 
     def __post_init__(self) -> None:
-        _require(self.wav or not self.loop, "--loop: is about sound files; give --wav too")
+        for name in ("loop", "synth", "soundfont"):
+            changed = getattr(self, name) != {f.name: f.default for f in dataclasses.fields(self)}[name]
+            _require(self.wav or not changed, f"--{name}: is about sound files; give --wav too")
+        _require(self.synth == "fluidsynth" or not self.soundfont, "--soundfont: is for --synth fluidsynth")
 
 
 # ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live

@@ -6,7 +6,7 @@ python cut_riffs.py SONGS --section chorus --track "lead" --output-dir choruses
 
 Of each song the guitars are cut, in the sections asked for (verses), on bar lines. Without markers the bars that repeat most are
 taken, and it is said to be a guess. Writes <song>_<section>_<part>_bar<number>.mid and cut_riffs.json, which says what became of each song.
-Exit status: 0 every song gave riffs, 1 some gave none (named), 2 could not start.
+Exit status: 0 every song gave riffs (or were listed), 1 some gave none (named), 2 could not start.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from typing import Any, Literal
 import tyro
 
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
-from dataset import plural
-from files import make_room, write_file, write_files
+from dataset import plural, shown
+from files import make_room, write_file
 from fretboard import tuning_name
 from metrics import relative_tokens
 from midi_utils import MidiError, MidiFile, riffs_to_midi
 from sections import plain
-from songs import SONG_SUFFIXES, CutPart, cut_song, describe_song, read_song
+from songs import CUT_MARK, SONG_SUFFIXES, CutPart, cut_song, describe_song, read_song
 
 RECORD = "cut_riffs.json"
 SECONDS_PER_SONG = 20  # beyond it a file is refused
+NO_SETTINGS = ("paths", "output_dir", "workers", "scheduler", "list", "dry_run")  # of the record: they change no riff
 CHUNK = 16  # songs handed to a worker at a time
 
 
@@ -111,7 +112,15 @@ def slug(text: str, most: int = 40) -> str:
 def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
     """All about one song, in plain types: its riffs (name, bytes of the MIDI file, facts), what was left out, or why it gave none."""
     data, tokenizer = options.rules()
-    song: dict[str, Any] = {"song": path, "reason": None, "detail": None, "guessed": False, "left_out": {}, "riffs": [], "duplicates": 0}
+    song: dict[str, Any] = {
+        "song": shown(Path(path)),
+        "reason": None,
+        "detail": None,
+        "guessed": False,
+        "left_out": {},
+        "riffs": [],
+        "duplicates": 0,
+    }
     try:
         with time_limit(SECONDS_PER_SONG):
             midi = read_song(Path(path))
@@ -138,9 +147,10 @@ def song_riffs(path: str, midi: MidiFile, parts: Sequence[CutPart], tokenizer: T
         seen.add(sound)
         bar = riff.first_bar
         written = midi.written_bars[bar - 1] if midi.written_bars else bar
-        name = f"{slug(Path(path).stem)}_{slug(section.name, 24)}_{slug(part.track.name or 'part', 24)}-{part.number}_bar{bar:03d}"
+        who = f"{slug(part.track.name or 'part', 24)}-{part.number}"
+        name = f"{slug(shown(Path(Path(path).stem)))}_{slug(section.name, 24)}_{who}_bar{bar:03d}"
         tuning = tuning_name(part.track.tuning) + f", capo {part.track.capo}" * (part.track.capo > 0) if part.track.tuning else ""
-        marker = ", ".join([f"{section.name}, bar {written} of {Path(path).name}"] + [tuning] * bool(tuning))
+        marker = ", ".join([f"{section.name}, bar {written} of {shown(Path(Path(path).name))}"] + [tuning] * bool(tuning))
         inside = tuple((at, text) for at, text in riff.markers if at > 0)
         named = dataclasses.replace(riff, name=name, markers=((0.0, marker), *inside))
         made.append(
@@ -168,8 +178,16 @@ def cut_chunk(paths: Sequence[str], options: CutRiffs) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- many songs
 
 
+def cut_before(record: Path) -> dict[str, str]:
+    """The files that a cut_riffs.json names as its own, with their fingerprints; none if it is not ours."""
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(record.read_text(encoding="utf-8"))["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def find_songs(paths: Sequence[str]) -> list[Path]:
-    """The song files, each once, sorted within each folder.
+    """The song files, each once, sorted within each folder; without what cut_riffs.py wrote there.
 
     Raises:
         UserError: a path that does not exist, or nothing to cut.
@@ -180,10 +198,11 @@ def find_songs(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name songs, or folders of songs")
-        files = (
-            sorted(file for file in path.rglob("*") if file.suffix.lower() in SONG_SUFFIXES and file.is_file()) if path.is_dir() else [path]
-        )
-        found += files
+        if not path.is_dir():
+            found.append(path)
+            continue
+        ours = {record.parent / name for record in path.rglob(RECORD) for name in cut_before(record)}
+        found += sorted(file for file in path.rglob("*") if file.suffix.lower() in SONG_SUFFIXES and file.is_file() and file not in ours)
     if not found:
         raise UserError(f"{paths[0]}: no song in it or below it ({', '.join(SONG_SUFFIXES)})")
     return list(dict.fromkeys(found))
@@ -246,36 +265,35 @@ def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:
     return sum(song["duplicates"] for song in songs)
 
 
-def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs) -> None:
-    """Write the riffs and the record. What an earlier cut wrote here and nobody edited is replaced.
+def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs) -> int:
+    """Write the riffs and the record. Riffs of one name that an earlier cut wrote here, and nobody edited, are replaced; others stay.
+
+    Returns:
+        how many of an earlier cut stay.
 
     Raises:
         UserError: a file would be overwritten that is not, or no longer, ours.
     """
-    make_room(folder)
     record = folder / RECORD
-    try:
-        ours = json.loads(record.read_text(encoding="utf-8"))["files"] if record.exists() else {}
-        ours = {name: str(value) for name, value in ours.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{record}: was not written by cut_riffs.py; move it away, or give another --output-dir") from None
+    ours = cut_before(record)
+    if record.exists() and not ours:
+        raise UserError(f"{record}: was not written by cut_riffs.py; move it away, or give another --output-dir")
     files = {folder / f"{riff['name']}.mid": riff["midi"] for song in songs for riff in song["riffs"]}
     for path, content in files.items():
         if path.exists() and path.read_bytes() != content and hashlib.sha256(path.read_bytes()).hexdigest() != ours.get(path.name):
             raise UserError(f"{path}: is not, or no longer, as cut_riffs.py wrote it; move it away, or give another --output-dir")
-    for name, digest in ours.items():
-        path = folder / Path(name).name
-        if path not in files and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-            path.unlink()
+    stay = {name: digest for name, digest in ours.items() if folder / name not in files and (folder / name).is_file()}
+    before = json.loads(record.read_text(encoding="utf-8"))["songs"] if stay else []
     for path, content in files.items():
-        write_files({path: content})
-    shown = [{**song, "riffs": [{k: v for k, v in riff.items() if k not in ("midi", "print")} for riff in song["riffs"]]} for song in songs]
-    settings = {
-        k: v for k, v in dataclasses.asdict(options).items() if k not in ("paths", "output_dir", "workers", "scheduler", "list", "dry_run")
+        write_file(path, content)
+    content = {
+        "settings": {k: v for k, v in dataclasses.asdict(options).items() if k not in NO_SETTINGS},
+        "songs": [song for song in before if song["song"] not in {song["song"] for song in songs}]
+        + [{**song, "riffs": [{k: v for k, v in riff.items() if k not in ("midi", "print")} for riff in song["riffs"]]} for song in songs],
+        "files": {**stay, **{path.name: hashlib.sha256(content).hexdigest() for path, content in files.items()}},
     }
-    hashes = {path.name: hashlib.sha256(content).hexdigest() for path, content in files.items()}
-    text = json.dumps({"settings": settings, "songs": shown, "files": hashes}, indent=1, ensure_ascii=False)
-    write_file(record, (text + "\n").encode("utf-8", "replace"))
+    write_file(record, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    return len(stay)
 
 
 def report(songs: Sequence[dict[str, Any]], dropped: int) -> str:
@@ -309,26 +327,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(CutRiffs, args=argv, config=(tyro.conf.OmitArgPrefixes,), description=(__doc__ or "").strip())
     options.rules()
     paths = find_songs(options.paths)
+    output = Path(options.output_dir) if options.output_dir and not (options.list or options.dry_run) else None
+    if output is not None:
+        if output.exists() and not output.is_dir():
+            raise UserError(f"--output-dir {output}: is a file; give a folder")
+        make_room(output)
     songs = []
     for song in cut_all(paths, options):
         songs.append(song)
         if options.list:
-            count = plural(len(song["riffs"]), "riff") if song["reason"] is None else f"refused, {song['reason']}: {song['detail']}"
-            say("\n".join([f"{song['song']}: {count}", *song.pop("lines", [])]))
+            say("\n".join(listed(song)))
     dropped = drop_duplicates(songs)
+    if options.dry_run:
+        say("\n".join(f"{riff['name']}.mid" for song in songs for riff in song["riffs"]))
     say(report(songs, dropped))
-    if not any(song["riffs"] for song in songs):
-        raise UserError("nothing was cut; --list shows what is in the songs")
-    if options.output_dir and not (options.list or options.dry_run):
-        write_riffs(Path(options.output_dir), songs, options)
-        print(f"{options.output_dir}: the riffs, and {RECORD}: where each comes from and what was left out")
+    if output is not None and any(song["riffs"] for song in songs):
+        stay = write_riffs(output, songs, options)
+        print(f"{output}: the riffs, and {RECORD}: where each comes from and what was left out")
+        if stay:
+            print(f"{output}: {plural(stay, 'riff')} of earlier cuts lie there too")
+    if options.list:
+        return 0
     refused = [Path(song["song"]).name for song in songs if song["reason"]]
     if refused:
-        say(
-            f"cut_riffs.py: {len(refused)} of {len(songs)} gave no riffs: {', '.join(refused[:3])}{', ...' * (len(refused) > 3)}",
-            sys.stderr,
-        )
+        some = ", ".join(refused[:3]) + ", ..." * (len(refused) > 3)
+        say(f"cut_riffs.py: {len(refused)} of {len(songs)} gave no riffs (--list shows what is in them): {some}", sys.stderr)
     return 1 if refused else 0
+
+
+def listed(song: dict[str, Any]) -> list[str]:
+    """What --list says of one song."""
+    if song["reason"] is not None:
+        lines = [line.removesuffix(CUT_MARK) for line in song.pop("lines", [])]  # nothing of it is cut
+        return [f"{song['song']}: refused, {song['reason']}: {song['detail']}", *lines]
+    repeats = f", {song['duplicates']} more are repeats of them" * (song["duplicates"] > 0)
+    return [f"{song['song']}: {plural(len(song['riffs']), 'riff')}{repeats}", *song.pop("lines", [])]
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: T
     for window in windows:
         try:
             riff = read_riff(
-                midi, track, window, tokenizer, Path(path).stem, low=data.low, high=data.high,
+                midi, track, window, tokenizer, shown(Path(Path(path).stem)), low=data.low, high=data.high,
                 grid_tolerance=data.grid_tolerance, max_off_grid=data.max_off_grid, min_notes=data.min_notes,
             )  # fmt: skip
             riffs.append(riff)

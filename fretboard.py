@@ -45,7 +45,8 @@ _USUAL = {len(TUNINGS[name].split()): TUNINGS[name].split() for name in ("bass",
 SPAN = 4  # frets under the hand
 MOVE = 1.0  # for leaving a position
 MOVE_FRET = 0.5  # for each fret of it
-STRETCH = 0.75  # for a note one fret beyond the span
+STRETCH = 1.0  # for a note one fret beyond the span
+PRESS = 0.15  # for a fretted note; an open string costs no finger
 CHANGE_STRING = 0.1  # for the next string
 SKIP_STRING = 0.4  # for each string jumped over
 HIGH = 0.03  # for each fret of the hand's place: low positions are home
@@ -69,7 +70,10 @@ class Fretboard:
             raise UserError(f"--tuning {self.notes}: with {self.frets} frets it leaves MIDI's pitches 0 to {MAX_PITCH}")
         missing = [pitch for pitch in range(self.lowest, self.highest) if not self.places(pitch)]
         if missing:
-            raise UserError(f"--tuning {self.notes}: {pitch_name(missing[0])} is on none of its strings; give strings closer together")
+            where = f"with {self.frets} frets" + f" and the capo on {self.capo}" * (self.capo > 0)
+            raise UserError(
+                f"{self.notes} {where}: {pitch_name(missing[0])} is on none of the strings; give more --frets or another --tuning"
+            )
 
     @property
     def lowest(self) -> int:
@@ -145,16 +149,17 @@ def tuning_name(strings: Sequence[int]) -> str:
 
 def fretboard(guitar: GuitarConfig, low: int, high: int) -> Fretboard:
     """The guitar asked for; where no tuning is, the first usual one with all MIDI pitches from low to high, else the first that goes low
-    enough, else standard.
+    enough, else standard. A capo has no say in that: nobody retunes because of it.
 
     Raises:
         UserError: no such tuning, or one that leaves MIDI's pitches.
     """
     if guitar.tuning:
         return Fretboard(parse_tuning(guitar.tuning), guitar.frets, guitar.capo)
-    boards = [Fretboard(parse_tuning(name), guitar.frets, guitar.capo) for name in BY_REACH]
-    enough = [board for board in boards if board.lowest <= low]
-    return next((board for board in enough if high <= board.highest), enough[0] if enough else boards[0])
+    tunings = [parse_tuning(name) for name in BY_REACH]
+    enough = [strings for strings in tunings if min(strings) <= low]
+    chosen = next((strings for strings in enough if high <= max(strings) + guitar.frets), enough[0] if enough else tunings[0])
+    return Fretboard(chosen, guitar.frets, guitar.capo)
 
 
 # ---------------------------------------------------------------- fingering
@@ -198,7 +203,7 @@ def _own_cost(board: Fretboard, pitch: int) -> np.ndarray:
     _, fret, hand = _states(board, pitch).T
     stretch = STRETCH * (fret == hand + SPAN)
     open_high = OPEN_HIGH * np.where(fret == 0, np.maximum(hand - 5, 0), 0)
-    return stretch + open_high + HIGH * (hand - 1)
+    return stretch + open_high + PRESS * (fret > 0) + HIGH * (hand - 1)
 
 
 @lru_cache(maxsize=65536)

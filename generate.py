@@ -50,7 +50,7 @@ from config import (
 from dataset import plural
 from events import events_to_midi, midi_to_events
 from files import make_room
-from fretboard import Fretboard, fretboard
+from fretboard import Fretboard, fretboard, parse_tuning
 from language_model import LanguageModel
 from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
 from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
@@ -59,6 +59,7 @@ from outputs import companions, refuse_to_overwrite, write_with_json
 from piece_evaluation import piece_facts
 from pieces import Vocabulary, event_vocabulary
 from sampling import MAX_ATTEMPTS, Draw, sample_events, sample_original_riffs, sample_riffs, sample_riffs_by_lm
+from tab import unplayable
 from training import choose_device, choose_threads
 
 PARTS_FOLDER, PIECES_FOLDER = "riffs", "pieces"
@@ -240,7 +241,10 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
     print(f"{long_path}: {plural(len(seeds), 'riff')} in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
     kinds = ", ".join(KINDS[ending] for ending in beside)
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); with {kinds}")
-    print(f"guitar: {model.board.name}, {model.board.frets} frets")
+    standard = Fretboard(parse_tuning("standard"), model.board.frets, model.board.capo)
+    lower = sum(bool(unplayable(riff, tokenizer, standard)) for riff in riffs)
+    needed = f"; {lower} of {len(riffs)} need it, the others lie on standard too" if standard != model.board else ""
+    print(f"guitar: {model.board.name}, {model.board.frets} frets{needed}")
     mention_others(output_dir / PARTS_FOLDER, "riff", paths)
     return report_redrawn("riff", seeds, attempts, refused, options.max_copy)
 

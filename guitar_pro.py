@@ -28,7 +28,7 @@ from guitarpro.models import (
 
 from config import TokenizerConfig, UserError, run_script
 from fretboard import Fretboard, finger
-from midi_utils import VELOCITY, MidiError, MidiFile, Riff, tokens_to_notes
+from midi_utils import VELOCITY, MidiError, MidiFile, Riff, decoded, tokens_to_notes
 from scores import WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 
 MAX_STRINGS = 7  # of the format
@@ -39,17 +39,9 @@ _CLEAN = 27
 # ---------------------------------------------------------------- reading
 
 
-def decoded(text: str) -> str:
-    """A text that was read byte by byte (latin-1) in the encoding it was most likely written in; the format does not say."""
-    raw = text.encode("latin-1", "replace")
-    for encoding in ("utf-8", "cp949"):
-        try:
-            found = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding == "utf-8" or all(ord(sign) < 128 or "가" <= sign <= "힣" for sign in found):
-            return found
-    return raw.decode("cp1252", "replace")
+def _decoded(text: str) -> str:
+    """A text that was read byte by byte (latin-1) as it was most likely written."""
+    return decoded(text.encode("latin-1", "replace"))
 
 
 def parse_guitar_pro(data: bytes, path: str = "") -> MidiFile:
@@ -77,7 +69,7 @@ def _written_bar(header: MeasureHeader) -> WrittenBar:
         opens=header.isRepeatOpen,
         plays=header.repeatClose + 1 if header.repeatClose > 0 else 0,
         endings=frozenset(turn + 1 for turn in range(8) if header.repeatAlternative >> turn & 1),
-        marker=decoded(header.marker.title).strip() if header.marker else "",
+        marker=_decoded(header.marker.title).strip() if header.marker else "",
     )
 
 
@@ -103,7 +95,7 @@ def _written_track(track: Track, bars: list[WrittenBar]) -> WrittenTrack:
                 at += length
         found.append(notes)
     drums = track.isPercussionTrack or track.channel.isPercussionChannel
-    return WrittenTrack(decoded(track.name), track.channel.instrument, drums, tuple(reversed(tuning)), max(0, track.offset), found)
+    return WrittenTrack(_decoded(track.name), track.channel.instrument, drums, tuple(reversed(tuning)), max(0, track.offset), found)
 
 
 # ---------------------------------------------------------------- writing

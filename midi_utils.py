@@ -138,6 +138,8 @@ def read_midi(path: str | os.PathLike[str]) -> MidiFile:
     """
     path = os.fspath(path)
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise MidiError("unreadable", "no regular file")
         if (size := os.path.getsize(path)) > MAX_FILE_BYTES:
             raise MidiError("unreadable", f"{size / 1e6:.1f} MB, more than any riff; is it a MIDI file?")
         data = Path(path).read_bytes()
@@ -184,13 +186,49 @@ def parse_midi(data: bytes, path: str = "") -> MidiFile:
         ticks_per_beat=ticks_per_beat,
         tempos=_from_zero(tempos, (0, 120.0)),  # the MIDI default
         time_signatures=_from_zero(signatures, (0, 4, 4)),
-        markers=sorted(((m.time, m.text) for m in score.markers), key=lambda event: event[0]),
+        markers=_markers(score, data),
         tracks=tracks,
         data=data,
     )
     if not tracks:
         raise MidiError("no notes", "no track holds a note")
     return midi
+
+
+def decoded(raw: bytes) -> str:
+    """A text in the encoding it was most likely written in; neither MIDI nor Guitar Pro say which."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    for encoding, first, last in (("euc_kr", "가", "힣"), ("cp932", "ぁ", "ヿ")):  # Korean; Japanese, which has kana
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        foreign = [sign for sign in text if ord(sign) >= 128]
+        if all(first <= sign <= last for sign in foreign) or (encoding == "cp932" and any(first <= sign <= last for sign in foreign)):
+            return text
+    return raw.decode("cp1252", "replace")
+
+
+def _markers(score: Any, data: bytes) -> list[tuple[int, str]]:
+    """The markers of a file: (tick, text), sorted. The reader takes all text for UTF-8; what is not is read once more."""
+    found = sorted(((m.time, m.text) for m in score.markers), key=lambda event: event[0])
+    if not any("\ufffd" in text for _, text in found):
+        return found
+    try:
+        tracks = mido.MidiFile(file=BytesIO(data), charset="latin-1", clip=True).tracks
+    except Exception:  # a file that only the other reader can read
+        return found
+    again = []
+    for track in tracks:
+        tick = 0
+        for message in track:
+            tick += message.time
+            if message.type == "marker":
+                again.append((tick, decoded(message.text.encode("latin-1"))))
+    return sorted(again, key=lambda event: event[0])
 
 
 def _read_track(track) -> MidiTrack:

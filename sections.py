@@ -70,8 +70,8 @@ def _alternatives(words: str) -> list[str]:
 
 
 def _misleading(kind: str, text: str, word: str) -> bool:
-    """Whether a word stands in a name of another sense: before or after a verse, a lead vocal, the end of a loop."""
-    if kind == "verse" and re.search(r"\b(pre|post|before|after|end of)\b", text):
+    """Whether a word stands in a name of another sense: before or after a verse, a solo over one, a lead vocal, the end of a loop."""
+    if kind == "verse" and re.search(r"\b(pre|post|before|after|end of|no|not|without|over|reversed?|solos?|fill)\b", text):
         return True
     return word in ("end", "lead", "leads", "break", "v", "vs") and len(text.split()) > 3
 
@@ -81,12 +81,25 @@ def ends_section(name: str) -> bool:
     return not _NO_SECTION.fullmatch(name.strip())
 
 
+def _kind_asked(text: str) -> str | None:
+    """The kind that a word asks for, if it is that and nothing more: verse and strophe do, verse 2 does not."""
+    if text in _WORDS:
+        return text
+    return next((kind for kind, words in _WORDS.items() if any(re.fullmatch(word, text) for word in _alternatives(words))), None)
+
+
 def wanted(name: str, section: str) -> bool:
-    """Whether a marker names what is asked for: a kind (verse, pre-verse, chorus, ...), or words of the name itself."""
-    if section == "any":
-        return True
-    asked = section_kind(section) or plain(section)
-    return section_kind(name) == asked or (section_kind(section) is None and plain(section) in plain(name))
+    """Whether a marker names what is asked for: kinds (verse, pre-verse, chorus, ...) or words of the name itself (verse 2), in a list
+    divided by commas; any takes all."""
+    for asked in map(plain, section.split(",")):
+        if asked == "any":
+            return True
+        kind = _kind_asked(asked)
+        if kind is not None and section_kind(name) == kind:
+            return True
+        if kind is None and asked and re.search(rf"(?<!\w){re.escape(asked)}(?!\w)", plain(name)):
+            return True
+    return False
 
 
 @dataclass(frozen=True)

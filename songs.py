@@ -20,6 +20,7 @@ from sections import Section, marked_sections, plain, repeated_sections, wanted
 
 SONG_SUFFIXES = (".mid", ".midi", ".gp3", ".gp4", ".gp5", ".gpx", ".gp")
 MAX_SONG_BYTES = 5_000_000
+CUT_MARK = "  <- cut"
 _GUITAR_NAMES = re.compile(r"guit|gitar|gtr|chitarra|kitara|kytara|기타|ギター|吉他|гитар|\briff\b|\bgt\b")
 _OTHER_NAMES = re.compile(
     r"\bbass|basse|basso|\bbaj[oa]\b|drum|perc|vocal|voice|voix|\bvoc\b|keys|piano|strings|synth|organ|ukulele|banjo|베이스"
@@ -33,6 +34,8 @@ def read_song(path: Path) -> MidiFile:
         MidiError: unreadable, no notes, or no format that we read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise MidiError("unreadable", "no regular file")
         if (size := path.stat().st_size) > MAX_SONG_BYTES:
             raise MidiError("unreadable", f"{size / 1e6:.1f} MB, at most {MAX_SONG_BYTES / 1e6:g}")
         data = path.read_bytes()
@@ -101,7 +104,7 @@ def cut_song(midi: MidiFile, cut: CutConfig, data: DataConfig, tokenizer: Tokeni
     music = bars(midi, midi.last_onset)
     marked = marked_sections(midi, music)
     for part in parts:
-        if cut.section == "any":
+        if cut.section.strip().casefold() == "any":
             part.sections = marked or [Section("song", 0, len(music))]
         elif marked:
             part.sections = [section for section in marked if wanted(section.name, cut.section)]
@@ -159,13 +162,13 @@ def describe_song(midi: MidiFile, cut: CutConfig) -> list[str]:
         lines.append(f"  part {number}: {track.name or 'unnamed'}, {kind}{tuning}, {plural(len(track.pitch), 'note')}{guitar}")
     marked = marked_sections(midi, music)
     for section in marked:
-        mark = "  <- cut" * (cut.section == "any" or wanted(section.name, cut.section))
+        mark = CUT_MARK * (cut.section.strip().casefold() == "any" or wanted(section.name, cut.section))
         lines.append(f"  bars {section.first + 1}-{section.stop}: {section.name}{mark}")
     if not marked:
         for number, track in enumerate(midi.tracks, 1):
             if is_guitar(track):
                 for section in repeated_sections(track, music):
-                    lines.append(f"  bars {section.first + 1}-{section.stop} of part {number}: repeat, a guess: no markers  <- cut")
+                    lines.append(f"  bars {section.first + 1}-{section.stop} of part {number}: repeat, a guess: no markers{CUT_MARK}")
     return lines
 
 

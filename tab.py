@@ -39,31 +39,33 @@ def unplayable(riff: Riff, tokenizer: TokenizerConfig, board: Fretboard) -> list
     ]
 
 
-def riff_tab(riff: Riff, tokenizer: TokenizerConfig, board: Fretboard, bars_per_row: int = 2) -> str:
-    """A riff as text. With sixteenths, two bars to a row fit 80 columns.
+def riff_tab(riff: Riff, tokenizer: TokenizerConfig, board: Fretboard) -> str:
+    """A riff as text. With sixteenths, two bars to a row fit 80 columns; one bar, where frets from 10 on make the columns wider.
 
     A number is a fret, counted from the capo; ? is a note that this guitar does not have. Rests are not drawn: the letters below say how
     long each note sounds.
     """
     start, end, pitch = tokens_to_notes(riff.tokens, tokenizer)
     fingering = finger(board, start, end, pitch)
-    strings = [["-"] * (2 * tokenizer.steps) for _ in board.strings]
-    lengths, counts = [" "] * (2 * tokenizer.steps), [" "] * (2 * tokenizer.steps)
+    column = 3 if len(pitch) and fingering.fret.max() >= 10 else 2  # characters of a step
+    bars_per_row = 4 - column
+    strings = [["-"] * (column * tokenizer.steps) for _ in board.strings]
+    lengths, counts = [" "] * (column * tokenizer.steps), [" "] * (column * tokenizer.steps)
     for i, (first, last) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
         playable = fingering.string[i] >= 0
         text = str(fingering.fret[i]) if playable else "?"
-        strings[fingering.string[i] if playable else 0][2 * first : 2 * first + len(text)] = list(text)
+        strings[fingering.string[i] if playable else 0][column * first : column * first + len(text)] = list(text)
         if tokenizer.steps_per_beat == 4:
-            name = length_name(last - first)[: 2 * (last - first)]
-            lengths[2 * first : 2 * first + len(name)] = list(name)
+            name = length_name(last - first)[: column * (last - first)]
+            lengths[column * first : column * first + len(name)] = list(name)
     for step in range(0, tokenizer.steps, tokenizer.steps_per_beat):
-        counts[2 * step] = str(step % tokenizer.steps_per_bar // tokenizer.steps_per_beat + 1)
+        counts[column * step] = str(step % tokenizer.steps_per_bar // tokenizer.steps_per_beat + 1)
         if tokenizer.steps_per_beat % 2 == 0:
-            counts[2 * step + tokenizer.steps_per_beat] = "&"
+            counts[column * (step + tokenizer.steps_per_beat // 2)] = "&"
 
     names = [name.rstrip("-0123456789") for name in board.notes.split()]
     wide = max(map(len, names))
-    bar = 2 * tokenizer.steps_per_bar
+    bar = column * tokenizer.steps_per_bar
     rows = []
     for first in range(0, tokenizer.bars, bars_per_row):
         cuts = [slice(at * bar, (at + 1) * bar) for at in range(first, min(first + bars_per_row, tokenizer.bars))]
@@ -80,7 +82,9 @@ def riff_tab(riff: Riff, tokenizer: TokenizerConfig, board: Fretboard, bars_per_
 
 def tab_page(riff: Riff, tokenizer: TokenizerConfig, board: Fretboard) -> str:
     """A riff's tab with all that is needed to play it: name, tuning, capo, tempo and meter above, what cannot be played below."""
-    head = f"{riff.name or 'riff'}\ntuning {board.name}   {riff.bpm:g} bpm   4/4\n"
+    head = f"{riff.name or 'riff'}\ntuning {board.name}   {round(riff.bpm, 2):g} bpm   4/4\n"
+    if tokenizer.steps_per_beat == 4:
+        head += "w h q e s: whole note to sixteenth, . half as long again\n"
     missing = unplayable(riff, tokenizer, board)
     foot = f"not on this guitar: {', '.join(missing)}\n" if missing else ""
     return f"{head}\n{riff_tab(riff, tokenizer, board)}{foot}"
@@ -100,6 +104,8 @@ def main(argv: Sequence[str]) -> int:
     if not 1 <= len(argv) <= 2:
         raise UserError("give a MIDI file, and a tuning if you like: python tab.py midi_riffs/harbour_verse1a.mid DADGBE")
     tokenizer = TokenizerConfig()
+    if not Path(argv[0]).is_file():
+        raise UserError(f"{argv[0]}: no such file; give a MIDI file")
     try:
         riffs, _ = read_file_riffs(Path(argv[0]), DataConfig(max_bars=0), tokenizer)
     except MidiError as error:

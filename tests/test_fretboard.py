@@ -91,12 +91,15 @@ def test_a_guitar_is_chosen_by_reach() -> None:
     assert chosen(28, 60) == "8-string (F#BEADGBE)" or chosen(28, 60) == "5-string-bass (BEADG)"
     assert chosen(40, 100) == "standard (EADGBE)"  # nothing reaches that high: the first that goes low enough
     assert chosen(5, 60) == "standard (EADGBE)"  # nor that low
+    assert chosen(40, 70, capo=2) == "standard (EADGBE), capo 2"
     assert chosen(38, 70, tuning="eb") == "eb (D#G#C#F#A#D#)"
 
 
 def test_a_tuning_with_a_gap_or_outside_midi_is_refused() -> None:
-    with pytest.raises(UserError, match="on none of its strings"):
+    with pytest.raises(UserError, match="on none of the strings"):
         Fretboard((40, 80), frets=22)
+    with pytest.raises(UserError, match=r"with 1 frets.*give more --frets"):
+        Fretboard((40, 45), frets=1)
     with pytest.raises(UserError, match="leaves MIDI"):
         Fretboard((40, 120), frets=22)
 
@@ -174,6 +177,12 @@ def test_what_a_guitarist_would_do() -> None:
     assert scale.moves == 0 and len(set(scale.hand.tolist())) == 1
     power = finger(STANDARD, *line(47, 54, 47, 54))
     assert power.moves == 0
+
+
+def test_open_strings_are_taken_where_they_ring() -> None:
+    """An open E minor arpeggio: 0 2 2 0 0 0, and back."""
+    arpeggio = finger(STANDARD, *line(40, 47, 52, 55, 59, 64, 59, 55))
+    assert arpeggio.string.tolist() == [0, 1, 2, 3, 4, 5, 4, 3] and arpeggio.fret.tolist() == [0, 2, 2, 0, 0, 0, 0, 0]
 
 
 def test_time_to_move_makes_a_move_cheaper() -> None:

@@ -102,6 +102,8 @@ def test_check_midi_says_what_a_guitar_lacks(write: Callable[..., Path], here: H
     path = write("low.mid", [(0, 0.5, 38), (1, 1, 45), (4, 1, 52)])
     result = here("check_midi", str(path), "--tuning", "EADGBE")
     assert result.code == 0 and "not on it: D2 in bar 1, beat 1" in result.out
+    table = here("check_midi", str(path.parent), "--tuning", "EADGBE")
+    assert "not on standard (EADGBE): notes of 1 file, such as low.mid (D2 in bar 1, beat 1)" in table.out
     facts = json.loads(here("check_midi", str(path), "--json", "--tuning", "EADGBE").out)["files"][0]
     assert (facts["guitar"], facts["unplayable"]) == ("standard (EADGBE)", ["D2 in bar 1, beat 1"])
     assert_one_line(here("check_midi", str(path), "--wav"), "check_midi", "--output-dir")

@@ -29,8 +29,7 @@ from guitarpro.models import (
 
 import gpif
 from config import CutConfig, DataConfig, TokenizerConfig
-from guitar_pro import decoded
-from midi_utils import MidiError, MidiTrack, bars
+from midi_utils import MidiError, MidiTrack, bars, decoded
 from scores import WrittenBar, unfold
 from sections import ends_section, marked_sections, repeated_sections, section_kind, wanted
 from songs import cut_song, is_guitar, read_song
@@ -249,17 +248,19 @@ def test_a_capo_sounds(tmp_path: Path) -> None:
     assert (read_song(path).tracks[0].pitch.min(), read_song(path).tracks[0].capo) == (42, 2)
 
 
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ("Verse", "Verse"),
-        ("벌스".encode("cp949").decode("latin-1"), "벌스"),
-        ("벌스".encode().decode("latin-1"), "벌스"),
-        ("Pr\xe9", "Pré"),
-    ],
-)
-def test_names_are_decoded_as_they_were_most_likely_written(raw: str, text: str) -> None:
-    assert decoded(raw) == text
+@pytest.mark.parametrize("encoding", ["utf-8", "euc_kr", "cp932", "cp1252"])
+def test_names_are_decoded_as_they_were_most_likely_written(encoding: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    text = {"euc_kr": "1절", "cp932": "Aメロ"}.get(encoding, "Première strophe")
+    assert decoded(text.encode(encoding)) == text
+    path = midi_song(write, markers={0: "x" * len(text.encode(encoding)), 4: "Chorus"})
+    path.write_bytes(path.read_bytes().replace(b"x" * len(text.encode(encoding)), text.encode(encoding)))
+    assert [name for _, name in read_song(path).markers] == [text, "Chorus"]
+    assert [bar for bar, _ in cut(path)] == [1, 3]
+    song = gp_song({0: text.encode(encoding).decode("latin-1"), 4: "Chorus"})
+    buffer = io.BytesIO()
+    guitarpro.write(song, buffer, version=(5, 1, 0), encoding="latin-1")
+    (tmp_path / "song.gp5").write_bytes(buffer.getvalue())
+    assert [name for _, name in read_song(tmp_path / "song.gp5").markers] == [text, "Chorus"]
 
 
 # ---------------------------------------------------------------- packed files
@@ -332,7 +333,7 @@ def test_what_is_no_song_is_refused(tmp_path: Path) -> None:
 VERSES = """Verse|Verse 2|Verse 1 - Cont.|VERSE|verse|Strophe|Strophe 2|Estrofa|Estrofa 1|Couplet|Couplet 2|V1|V 2|V|1절|2 절|벌스|벌스 1
 절|2nd verse|1st Verse|Vers 1|Verso 2|Strofa|[Verse]|Verse_1|Verse (quiet)|Verse A|Première strophe|Verse II|куплет 1|Aメロ|verses"""
 NO_VERSES = """Reverse|Universe|Pre-Verse|PreVerse|Pre Verse 2|pre-verse|Post-Verse|Converse|Versus|Vivace|Averse|IV|Chorus|Intro
-Conductor Track|Reversed|Diverse|Adverse|Bridge|End of verse|Solo|Estribillo|Refrain|후렴|코러스"""
+Conductor Track|Reverse verse|Solo (over verse)|no verse|Reversed|Diverse|Adverse|Bridge|End of verse|Solo|Estribillo|Refrain|후렴|코러스"""
 
 
 @pytest.mark.parametrize("name", VERSES.replace("\n", "|").split("|"))
@@ -349,7 +350,9 @@ def test_other_sections_are_asked_for_by_kind_or_by_words() -> None:
     assert wanted("Pre-Verse 1", "pre-verse") and not wanted("Verse 1", "pre-verse")
     assert wanted("Refrain", "chorus") and wanted("후렴", "Chorus") and not wanted("Pre-Chorus", "chorus")
     assert wanted("release/riff 1", "riff 1") and not wanted("riff 2", "riff 1")
-    assert wanted("anything", "any")
+    assert wanted("anything", "any") and wanted("anything", "ANY")
+    assert wanted("Verse 2", "verse 2") and not wanted("Verse 1", "Verse 2") and not wanted("Verse 20", "verse 2")
+    assert all(wanted(name, "verse, Chorus 2") for name in ("Verse 1", "Chorus 2")) and not wanted("Chorus 1", "verse, chorus 2")
 
 
 @pytest.mark.parametrize(

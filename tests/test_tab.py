@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_a_tab_as_it_is_read() -> None:
     assert page.splitlines() == [
         "test",
         "tuning standard (EADGBE)   96 bpm   4/4",
+        "w h q e s: whole note to sixteenth, . half as long again",
         "",
         "  1   &   2   &   3   &   4   &    1   &   2   &   3   &   4   &",
         "E|----------------------3---------|--------------------------------|",
@@ -65,19 +67,13 @@ def test_a_tab_as_it_is_read() -> None:
 def read_tab(text: str, board: Fretboard) -> list[tuple[int, int]]:
     """(step, pitch) of each number of a tab, as a player reads it."""
     names = len(board.strings)
-    lines = [line for line in text.splitlines() if "|" in line][:names]
-    notes = []
-    for string, line in zip(reversed(board.strings), lines, strict=True):
-        row = "".join(line.split("|")[1:-1])
-        at = 0
-        while at < len(row):
-            if row[at].isdigit():
-                number = row[at : at + 2].rstrip("-")
-                notes.append((at // 2, string + board.capo + int(number)))
-                at += len(number)
-            else:
-                at += 1
-    return sorted(notes)
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
+    rows = ["".join("".join(lines[first + string]) for first in range(0, len(lines), names)) for string in range(names)]
+    column = len(rows[0]) // 32
+    found = []
+    for string, row in zip(reversed(board.strings), rows, strict=True):
+        found += [(m.start() // column, string + board.capo + int(m.group())) for m in re.finditer("[0-9]+", row)]
+    return sorted(found)
 
 
 @pytest.mark.parametrize("capo", [0, 2])
@@ -96,6 +92,12 @@ def test_what_cannot_be_played_is_said_and_never_on_a_negative_fret() -> None:
     assert page.rstrip().splitlines()[-1] == "not on this guitar: C2 in bar 1, beat 1, E7 in bar 1, beat 2.5"
     assert page.count("?") == 2 and "-1" not in page.replace("|", "")
     assert unplayable(riff(38), TWO_BARS, DROP_D) == []
+
+
+def test_frets_from_ten_on_do_not_run_together() -> None:
+    text = riff_tab(riff(*[84] * 32), TWO_BARS, STANDARD)
+    assert "E|20-20-20-20-20-" in text and max(map(len, text.splitlines())) <= 80
+    assert len([line for line in text.splitlines() if line.startswith("G|")]) == 2  # a row for each bar
 
 
 @pytest.mark.parametrize(("steps", "name"), [(1, "s"), (2, "e"), (3, "e."), (5, "q+s"), (7, "q.+s"), (16, "w"), (18, "w+e"), (32, "w+w")])
