@@ -493,7 +493,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "events_lstm_copy": {
         "lm.tokens": "events", "lm.copy_size": 128, "lm.copy_lag": 48, "lm.position_buckets": 64,
         "train_lm.steps": 1200, "train_lm.batch_size": 8, "train_lm.seq_len": 1024, "train_lm.lr": 1e-3, "train_lm.dropout": 0.4,
-        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50, "sample.top_p": 0.98,
     },
 }  # fmt: skip
 

@@ -184,7 +184,8 @@ def mix_bars(
 
 
 def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """All files below a folder that are MIDI, or that somebody may take for it, by their names; in one fixed order.
+    """All files below a folder that are MIDI, or that somebody may take for it, by their names; in one fixed order. What lies beside a
+    MIDI file of its name is the same in another format, and passed over.
 
     Raises:
         UserError: the folder does not exist.
@@ -195,6 +196,8 @@ def find_music_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of your riffs (.mid or .midi)")
     found = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES + OTHER_MUSIC_SUFFIXES and (p.is_file() or p.is_symlink())]
+    midi = {path.with_suffix("") for path in found if path.suffix.lower() in MIDI_SUFFIXES}
+    found = [path for path in found if path.suffix.lower() in MIDI_SUFFIXES or path.with_suffix("") not in midi]
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -209,6 +212,8 @@ def read_file_riffs(path: str | os.PathLike[str], data: DataConfig, tokenizer: T
     """
     suffix = Path(path).suffix.lower()
     if suffix not in MIDI_SUFFIXES:
+        if suffix.startswith(".gp"):
+            raise MidiError("not MIDI", f"a {suffix} file; cut_riffs.py cuts it into riffs")
         raise MidiError("not MIDI", f"a {suffix or 'nameless'} file; export it as .mid")
     midi = read_midi(path)
     track, choice = choose_track(midi)

@@ -94,7 +94,14 @@ def test_refusals_of_one_file(write: Write) -> None:
     assert refusal(write("chord.mid", [*EIGHTHS, (0, 1, 70)]), TokenizerConfig(policy="reject"))[0] == "polyphonic"
     assert refusal(write("empty.mid", b""))[0] == "unreadable"
     assert refusal(write("large.mid", bytes(MAX_FILE_BYTES + 1)))[0] == "unreadable"
-    assert refusal(write("good.gp5", EIGHTHS)) == ("not MIDI", "a .gp5 file; export it as .mid")
+    assert refusal(write("good.gp5", EIGHTHS)) == ("not MIDI", "a .gp5 file; cut_riffs.py cuts it into riffs")
+
+
+def test_the_same_in_another_format_is_passed_over(write: Callable[..., Path], tmp_path: Path) -> None:
+    """Guards against a folder of our own riffs whose tab and Guitar Pro files are counted as refused."""
+    for name in ("one/a.mid", "one/a.gp5", "one/b.gp5", "one/A.gp5"):
+        write(name, EIGHTHS)
+    assert [path.name for path in find_music_files(tmp_path / "one")] == ["A.gp5", "a.mid", "b.gp5"]
 
 
 def test_a_riff_whose_second_bar_is_a_rest_is_accepted_by_its_end_of_track(write: Write) -> None:
