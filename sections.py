@@ -102,6 +102,9 @@ def wanted(name: str, section: str) -> bool:
     return False
 
 
+SOLO = 9  # semitones above the rest of a part, from which on a stretch is taken for a solo
+
+
 @dataclass(frozen=True)
 class Section:
     """A stretch of a song."""
@@ -150,44 +153,31 @@ def bar_prints(track: MidiTrack, bars: Sequence[Bar]) -> list[bytes]:
     return prints
 
 
-def repeated_sections(track: MidiTrack, bars: Sequence[Bar], least: int = 2, most: int = 16) -> list[Section]:
+def repeated_sections(track: MidiTrack, bars: Sequence[Bar], sizes: Sequence[int] = (2, 4, 8, 16)) -> list[Section]:
     """The stretches of bars that a part plays most: a guess at its verses, for songs without markers.
 
-    A stretch of `least` to `most` bars counts for the bars it covers with all its repeats, those that do not overlap, less itself; of
-    equals the earlier wins. What lies high and runs fast, as solos do, counts half.
+    A stretch counts for the bars that its repeats cover, those that do not overlap, without the first; of equals the earlier wins, then
+    the shorter. What lies far above the rest of the part, as solos do, counts half.
     """
     prints = bar_prints(track, bars)
-    number = {name: i for i, name in enumerate(dict.fromkeys(prints))}
-    ids = [number[name] for name in prints]
-    silent = number.get(b"", -1)
-    pitches = track.pitch
-    usual = float(np.median(pitches)) if len(pitches) else 0.0
-    best: tuple[float, int, int, list[int]] | None = None
-    size = 1
-    while size * 2 <= most:
-        size *= 2
-        if size < least:
-            continue
-        places: dict[tuple[int, ...], list[int]] = {}
-        for first in range(len(ids) - size + 1):
-            key = tuple(ids[first : first + size])
-            if key.count(silent) * 2 < size and (
-                first not in (found := places.setdefault(key, [])) and (not found or found[-1] + size <= first)
-            ):
+    usual = float(np.median(track.pitch)) if len(track.pitch) else 0.0
+    best_score, best = 0.0, (0, [0])  # length and first bars
+    for size in sizes:
+        places: dict[tuple[bytes, ...], list[int]] = {}
+        for first in range(len(prints) - size + 1):
+            key = tuple(prints[first : first + size])
+            found = places.setdefault(key, [])
+            if key.count(b"") * 2 < size and (not found or found[-1] + size <= first):
                 found.append(first)
         for found in places.values():
             if len(found) < 2:
                 continue
-            score = float(size * (len(found) - 1))
             inside = (track.start >= bars[found[0]].start) & (track.start < bars[found[0] + size - 1].end)
-            if float(np.median(pitches[inside])) > usual + 9:
-                score /= 2
-            if best is None or (score, -found[0]) > (best[0], -best[2]):
-                best = (score, size, found[0], found)
-    if best is None:
-        return []
-    _, size, _, found = best
-    return [Section(f"repeated {size} bars", first, first + size, guessed=True) for first in found]
+            score = size * (len(found) - 1) * (0.5 if float(np.median(track.pitch[inside])) > usual + SOLO else 1.0)
+            if score > best_score or (score == best_score and found[0] < best[1][0]):
+                best_score, best = score, (size, found)
+    size, found = best
+    return [Section(f"repeated {size} bars", first, first + size, guessed=True) for first in found] if best_score else []
 
 
 def main(argv: Sequence[str]) -> int:

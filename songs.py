@@ -105,10 +105,11 @@ def cut_song(midi: MidiFile, cut: CutConfig, data: DataConfig, tokenizer: Tokeni
     marked = marked_sections(midi, music)
     for part in parts:
         if cut.section.strip().casefold() == "any":
-            part.sections = marked or [Section("song", 0, len(music))]
+            first = marked[0].first if marked else len(music)
+            part.sections = [Section("beginning" if marked else "song", 0, first)] * (first > 0) + marked
         elif marked:
             part.sections = [section for section in marked if wanted(section.name, cut.section)]
-        else:
+        elif wanted("verse", cut.section):
             part.sections = repeated_sections(part.track, music)
         for section in part.sections:
             _cut_section(midi, part, section, music, cut, data, tokenizer)
@@ -116,7 +117,8 @@ def cut_song(midi: MidiFile, cut: CutConfig, data: DataConfig, tokenizer: Tokeni
         if marked:
             names = ", ".join(dict.fromkeys(section.name for section in marked))
             raise MidiError(f"no {cut.section}", f"its sections: {names[:100]}; --section takes another")
-        raise MidiError(f"no {cut.section}", "no markers, and nothing that repeats; --section any takes it all")
+        why = "nothing that repeats" if wanted("verse", cut.section) else "only verses are guessed"
+        raise MidiError(f"no {cut.section}", f"no markers, and {why}; --section any takes it all")
     if not any(part.riffs for part in parts):
         reason, detail = next(refusal for part in parts for refusal in part.refused)
         raise MidiError(reason, detail)
@@ -166,7 +168,7 @@ def describe_song(midi: MidiFile, cut: CutConfig) -> list[str]:
         lines.append(f"  bars {section.first + 1}-{section.stop}: {section.name}{mark}")
     if not marked:
         for number, track in enumerate(midi.tracks, 1):
-            if is_guitar(track):
+            if is_guitar(track) and wanted("verse", cut.section):
                 for section in repeated_sections(track, music):
                     lines.append(f"  bars {section.first + 1}-{section.stop} of part {number}: repeat, a guess: no markers{CUT_MARK}")
     return lines

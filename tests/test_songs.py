@@ -379,6 +379,11 @@ def test_without_markers_what_repeats_is_a_guess(write: Callable[..., Path]) -> 
     found = repeated_sections(midi.tracks[0], bars(midi, midi.last_onset))
     assert [(section.first, section.stop, section.guessed) for section in found] == [(0, 2, True), (2, 4, True), (6, 8, True)]
     assert [bar for bar, _ in cut(path)] == [1, 3, 7]
+    with pytest.raises(MidiError, match="no chorus: no markers, and only verses are guessed"):
+        cut(path, section="chorus")
+    assert [bar for bar, _ in cut(path, section="any")] == [1, 3, 5, 7]
+    late = midi_song(write, "late.mid", markers={4: "Chorus"})
+    assert [bar for bar, _ in cut(late, section="any")] == [1, 3, 5, 7]  # what stands before the first marker too
 
 
 def test_a_solo_that_repeats_more_is_not_taken_for_the_verse(write: Callable[..., Path]) -> None:
