@@ -243,7 +243,7 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); with {kinds}")
     standard = Fretboard(parse_tuning("standard"), model.board.frets, model.board.capo)
     lower = sum(bool(unplayable(riff, tokenizer, standard)) for riff in riffs)
-    needed = f"; {lower} of {len(riffs)} need it, the others lie on standard too" if standard != model.board else ""
+    needed = f"; {lower} of {plural(len(riffs), 'riff')} cannot be played on {standard.name}" if standard != model.board else ""
     print(f"guitar: {model.board.name}, {model.board.frets} frets{needed}")
     mention_others(output_dir / PARTS_FOLDER, "riff", paths)
     return report_redrawn("riff", seeds, attempts, refused, options.max_copy)

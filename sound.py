@@ -24,6 +24,7 @@ RATE = 44_100  # samples per second
 PEAK = 10 ** (-1 / 20)  # of full scale: -1 dBFS
 RING_OUT = 1.0  # seconds after the last bar, unless the sound is to loop
 _RELEASE = 0.03  # seconds in which a note is damped
+_ATTACK = 88  # samples in which it sets in: 2 ms
 _DISTORTED = {29: 4.0, 30: 9.0}  # gain into the amplifier, by program
 _MUTED, _MUTED_SECONDS = 28, 0.08
 
@@ -132,6 +133,7 @@ def _plucked(riffs: Sequence[Riff], tokenizer: TokenizerConfig, total: int, loop
             rings_out = base + last == len(clock) - 1 and not loop
             fade = round((RING_OUT if rings_out else _RELEASE) * RATE)
             tone = pluck(value, (stop - begin + fade) / RATE, seed=i)
+            tone[:_ATTACK] *= np.linspace(0, 1, _ATTACK)[: len(tone)]  # from silence: a jump at the first sample is a click, also in a loop
             tone[-fade:] *= np.linspace(1, 0, fade)
             tone = tone[: total - begin]
             sound[begin : begin + len(tone)] += tone

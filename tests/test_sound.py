@@ -74,8 +74,8 @@ def test_a_loop_played_twice_is_the_riff_played_twice() -> None:
     count = len(loop)
     middle = twice[count : 2 * count]
     assert np.allclose(loop / np.abs(loop).max(), middle / np.abs(middle).max(), atol=1e-9)
-    seam = np.abs(loop[0] - loop[-1])
-    assert seam <= np.abs(np.diff(loop)).max()
+    assert RIFF.tokens[0] != 0  # a note sets in at the seam
+    assert np.abs(loop[0] - loop[-1]) <= np.abs(np.diff(loop[-2000:])).max()  # no jump, only the string that still swings
 
 
 def test_a_note_held_over_the_end_of_a_loop_leaves_no_step() -> None:
