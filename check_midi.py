@@ -328,6 +328,8 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps({"files": all_facts, "total": total(all_facts)}, allow_nan=False))
     elif not few:
         say(table(all_facts), sys.stdout)
+    if options.output_dir and any(facts["accepted"] for facts in all_facts) and not options.json:
+        print(f"{options.output_dir}: tab and Guitar Pro{', sound' * options.sound.wav} of the accepted files")
     refused = [f"{Path(facts['file']).name} ({facts['reason']})" for facts in all_facts if not facts["accepted"]]
     if refused:
         say(f"check_midi.py: {len(refused)} of {len(files)} refused for training: {some(refused, 3)}", sys.stderr)

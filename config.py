@@ -342,7 +342,7 @@ class CutConfig:
     hop: int = 0  # bars from one riff to the next; 0: the length of a riff
 
     def __post_init__(self) -> None:
-        _require(bool(self.section.strip()), "--section is empty: give verse, chorus, ..., or any")
+        _require(all(part.strip() for part in self.section.split(",")), "--section is empty: give verse, chorus, ..., or any")
         _require(0 <= self.hop <= 64, f"--hop {self.hop}: give 0 (the length of a riff) to 64 bars")
 
 
@@ -430,6 +430,12 @@ class TrainLM:
     events: EventConfig = field(default_factory=EventConfig)
     model: LMConfig = field(default_factory=LMConfig)
     train: LMTrainConfig = field(default_factory=LMTrainConfig)
+
+    def __post_init__(self) -> None:
+        lag, length = self.model.copy_lag, self.train.seq_len
+        _require(
+            not self.model.copy_size or lag < length, f"--seq-len {length}: nothing is copied within --copy-lag {lag} tokens; give more"
+        )
 
 
 @dataclass(frozen=True)

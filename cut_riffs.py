@@ -69,8 +69,6 @@ class CutRiffs:
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= 256:
             raise UserError(f"--workers {self.workers}: give 0 (all cores) to 256")
-        if self.paths and not (self.output_dir or self.list or self.dry_run):
-            raise UserError("--output-dir: give the folder that the riffs go to; or --list, or --dry-run")
 
     def rules(self) -> tuple[DataConfig, TokenizerConfig]:
         names = ("min_notes", "low", "high", "grid_tolerance", "max_off_grid")
@@ -247,22 +245,25 @@ def executor(options: CutRiffs, chunks: int) -> Iterator[Executor | None]:
 
 
 def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:
-    """Leave out riffs that repeat one of an earlier song, and give the rest names of their own. -> how many repeat one, in all songs"""
+    """Leave out riffs that repeat one of an earlier song. -> how many repeat one, in all songs"""
     seen: set[bytes] = set()
-    names: Counter[str] = Counter()
     for song in songs:
-        kept = []
-        for riff in song["riffs"]:
-            if riff["print"] in seen:
-                song["duplicates"] += 1
-                continue
-            seen.add(riff["print"])
-            names[riff["name"]] += 1
-            if names[riff["name"]] > 1:  # songs of one name in several folders
-                riff["name"] += f"-{names[riff['name']]}"
-            kept.append(riff)
+        kept = [riff for riff in song["riffs"] if riff["print"] not in seen]
+        song["duplicates"] += len(song["riffs"]) - len(kept)
+        seen |= {riff["print"] for riff in kept}
         song["riffs"] = kept
     return sum(song["duplicates"] for song in songs)
+
+
+def name_apart(songs: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> None:
+    """Number the riffs of songs that share a file name, also with songs that were cut into the folder before."""
+    owner = {riff["name"]: song["song"] for song in before for riff in song["riffs"]}
+    for song in songs:
+        for riff in song["riffs"]:
+            name, number = riff["name"], 1
+            while owner.setdefault(riff["name"], song["song"]) != song["song"]:
+                number += 1
+                riff["name"] = f"{name}-{number}"
 
 
 def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs) -> int:
@@ -278,18 +279,26 @@ def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs
     ours = cut_before(record)
     if record.exists() and not ours:
         raise UserError(f"{record}: was not written by cut_riffs.py; move it away, or give another --output-dir")
+    before = json.loads(record.read_text(encoding="utf-8"))["songs"] if ours else []
+    name_apart(songs, before)
     files = {folder / f"{riff['name']}.mid": riff["midi"] for song in songs for riff in song["riffs"]}
     for path, content in files.items():
         if path.exists() and path.read_bytes() != content and hashlib.sha256(path.read_bytes()).hexdigest() != ours.get(path.name):
             raise UserError(f"{path}: is not, or no longer, as cut_riffs.py wrote it; move it away, or give another --output-dir")
     stay = {name: digest for name, digest in ours.items() if folder / name not in files and (folder / name).is_file()}
-    before = json.loads(record.read_text(encoding="utf-8"))["songs"] if stay else []
     for path, content in files.items():
         write_file(path, content)
+    settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in NO_SETTINGS}
+    told = [
+        {**song, "settings": settings, "riffs": [{k: v for k, v in riff.items() if k not in ("midi", "print")} for riff in song["riffs"]]}
+        for song in songs
+    ]
+    for song in before:  # what stays of earlier cuts is still told of
+        riffs = [riff for riff in song["riffs"] if f"{riff['name']}.mid" in stay]
+        if riffs or song["song"] not in {song["song"] for song in told}:
+            told.append({**song, "riffs": riffs})
     content = {
-        "settings": {k: v for k, v in dataclasses.asdict(options).items() if k not in NO_SETTINGS},
-        "songs": [song for song in before if song["song"] not in {song["song"] for song in songs}]
-        + [{**song, "riffs": [{k: v for k, v in riff.items() if k not in ("midi", "print")} for riff in song["riffs"]]} for song in songs],
+        "songs": told,
         "files": {**stay, **{path.name: hashlib.sha256(content).hexdigest() for path, content in files.items()}},
     }
     write_file(record, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
@@ -327,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(CutRiffs, args=argv, config=(tyro.conf.OmitArgPrefixes,), description=(__doc__ or "").strip())
     options.rules()
     paths = find_songs(options.paths)
+    if not (options.output_dir or options.list or options.dry_run):
+        raise UserError("--output-dir: give the folder that the riffs go to; or --list, or --dry-run")
     output = Path(options.output_dir) if options.output_dir and not (options.list or options.dry_run) else None
     if output is not None:
         if output.exists() and not output.is_dir():
@@ -339,7 +350,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             say("\n".join(listed(song)))
     dropped = drop_duplicates(songs)
     if options.dry_run:
-        say("\n".join(f"{riff['name']}.mid" for song in songs for riff in song["riffs"]))
+        name_apart(songs, [])
+        for song in songs:
+            for riff in song["riffs"]:
+                say(f"{riff['name']}.mid")
     say(report(songs, dropped))
     if output is not None and any(song["riffs"] for song in songs):
         stay = write_riffs(output, songs, options)

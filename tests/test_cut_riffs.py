@@ -85,7 +85,7 @@ def test_the_record_says_what_became_of_each_song(songs: Path, tmp_path: Path, h
     riff = by_name["One Song_v2.mid"]["riffs"][1]
     assert (riff["section"], riff["bar"], riff["part"], riff["bpm"]) == ("Verse", 3, "Guitar", 96.0)
     assert set(record["files"]) == {path.name for path in (tmp_path / "riffs").glob("*.mid")}
-    assert record["settings"]["cut"]["section"] == "verse"
+    assert all(song["settings"]["cut"]["section"] == "verse" for song in record["songs"])
 
 
 def test_any_number_of_workers_cuts_the_same(write: Callable[..., Path], tmp_path: Path, here: Here) -> None:
@@ -186,8 +186,24 @@ def test_a_folder_can_be_filled_song_by_song(songs: Path, tmp_path: Path, here: 
     assert result.code == 0 and "2 riffs of earlier cuts lie there too" in result.out
     assert {name for name in first if name.endswith(".mid")} < set(bytes_below(out))
     record = json.loads((out / "cut_riffs.json").read_text())
-    assert [Path(song["song"]).name for song in record["songs"]] == ["One Song_v2.mid", "two.mid"]
+    assert {Path(song["song"]).name for song in record["songs"]} == {"One Song_v2.mid", "two.mid"}
     assert set(record["files"]) == {path.name for path in out.glob("*.mid")}
+
+
+def test_songs_of_one_name_do_not_share_files(write: Callable[..., Path], tmp_path: Path, here: Here) -> None:
+    """Cut in one call or in two: both songs are there, and the record tells of both, whatever was cut of them when."""
+    song(write, "a/intro.mid", LOW)
+    song(write, "b/intro.mid", HIGH, LOW[::-1], markers=((0.0, "Verse"), (8.0, "Chorus")))
+    for out, calls in (("one", [["a", "b"]]), ("two", [["a"], ["b"]])):
+        for call in calls:
+            assert here("cut_riffs", *[str(tmp_path / name) for name in call], "--output-dir", str(tmp_path / out)).code == 0
+    names = {"intro_verse_guitar-1_bar001.mid", "intro_verse_guitar-1_bar001-2.mid"}
+    made = [bytes_below(tmp_path / name) for name in ("one", "two")]
+    assert names < set(made[0]) and all(made[0][name] == made[1][name] for name in names)
+    assert here("cut_riffs", str(tmp_path / "b"), "--section", "chorus", "--output-dir", str(tmp_path / "two")).code == 0
+    record = json.loads((tmp_path / "two" / "cut_riffs.json").read_text())
+    told = {f"{riff['name']}.mid": song["settings"]["cut"]["section"] for song in record["songs"] for riff in song["riffs"]}
+    assert told == {**dict.fromkeys(names, "verse"), "intro_chorus_guitar-1_bar003.mid": "chorus"} and set(told) == set(record["files"])
 
 
 def test_riffs_are_no_songs(songs: Path, here: Here) -> None:
@@ -219,12 +235,13 @@ def test_a_pipe_is_no_song(tmp_path: Path, here: Here) -> None:
     ("flags", "said"),
     [
         ([], "name the songs"),
-        (["nowhere", "--dry-run"], "nowhere: no such file"),
+        (["nowhere"], "nowhere: no such file"),
         ([".", "--dry-run"], "no song in it"),
         (["SONGS"], "--output-dir"),
         (["SONGS", "--dry-run", "--hop", "-1"], "--hop -1"),
         (["SONGS", "--dry-run", "--workers", "-1"], "--workers -1"),
         (["SONGS", "--dry-run", "--section", " "], "--section"),
+        (["SONGS", "--dry-run", "--section", "verse,"], "--section"),
         (["SONGS", "--dry-run", "--low", "90"], "--low 90"),
     ],
 )

@@ -445,6 +445,10 @@ def test_options_without_effect_are_refused(preset: str, option: list[str], here
     assert_one_line(here("generate", "--preset", preset, *option), "generate", option[0], "no effect", preset)
 
 
+def test_sequences_too_short_to_copy_in_are_refused(here: Here) -> None:
+    assert_one_line(here("train_lm", "--preset", "events_lstm_copy", "--seq-len", "48"), "train_lm", "--seq-len 48", "--copy-lag 48")
+
+
 def test_temperature_0_is_for_one_piece(here: Here) -> None:
     assert_one_line(here("generate", "--preset", "events_lstm", "--temperature", "0"), "generate", "--num-outputs 1")
 
