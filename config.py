@@ -335,9 +335,7 @@ class SampleConfig:
 class CutConfig:
     """What is cut from songs."""
 
-    section: str = (
-        "verse"  # verse, pre-verse, chorus, intro, bridge, solo, ...: its usual names in some languages; or a part of a name; any: all
-    )
+    section: str = "verse"  # verse, pre-verse, chorus, ... by their usual names; words of a name; several, with commas; any: all
     track: str = ""  # the part to cut, by number or a part of its name (--list shows them); default: every guitar
     hop: int = 0  # bars from one riff to the next; 0: the length of a riff
 

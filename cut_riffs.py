@@ -53,9 +53,7 @@ class CutRiffs:
     cut: CutConfig = field(default_factory=CutConfig)
     bars: int = TokenizerConfig.bars  # length of a riff in bars of 4/4
     steps_per_beat: int = TokenizerConfig.steps_per_beat  # grid: 4 steps per quarter note are sixteenths
-    policy: Literal["lowest", "highest", "reject"] = (
-        TokenizerConfig.policy
-    )  # which note of a chord is kept; reject refuses bars with chords
+    policy: Literal["lowest", "highest", "reject"] = TokenizerConfig.policy  # which note of a chord is kept; reject refuses chords
     min_notes: int = 2  # a riff with fewer note onsets is left out
     low: int = DataConfig.low  # lowest MIDI pitch accepted
     high: int = DataConfig.high  # highest MIDI pitch accepted

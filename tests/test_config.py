@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +236,15 @@ def test_run_dir_follows_the_preset_unless_given() -> None:
     assert Path(parse_options(TrainVAE, []).run.run_dir) == Path("runs/riff_2bar")
     assert Path(parse_options(Generate, ["--preset", "riff_2bar_plain"]).run.run_dir) == Path("runs/riff_2bar_plain")
     assert parse_options(TrainVAE, ["--run-dir", "elsewhere"]).run.run_dir == "elsewhere"
+
+
+@pytest.mark.parametrize("script", ["config", "check_midi", "cut_riffs", "evaluate", "visualize_tokens"])
+def test_every_option_says_what_it_is(script: str) -> None:
+    """The comment behind a field is its help; a line too long is wrapped by the formatter, and its help is lost."""
+    fields = re.findall(
+        r"^    [a-z_]+: (?!ClassVar)[^\n=]+ = (?!field\()[^\n]*$", (ROOT / f"{script}.py").read_text(encoding="utf-8"), re.M
+    )
+    assert fields and all("  # " in line for line in fields), [line for line in fields if "  # " not in line]
 
 
 # ---------------------------------------------------------------- mistakes
