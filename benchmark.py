@@ -50,6 +50,7 @@ from sampling import EventGrammar, continue_sequences, sample_riffs
 from sound import render
 
 ROOT = Path(__file__).parent
+SONGS = 200  # to cut
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
 
@@ -112,10 +113,10 @@ def write_pieces(folder: Path, riffs_each: int = 16) -> None:
         write_file(folder / f"piece{first:03d}.mid", riffs_to_midi(riff_data.riffs[first : first + riffs_each], riff_data.tokenizer))
 
 
-def write_songs(folder: Path, songs: int = 200, riffs_each: int = 32) -> None:
+def write_songs(folder: Path, riffs_each: int = 32) -> None:
     """Songs to cut: riffs of midi_riffs in a row, 64 bars each, a marker at each riff."""
     riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
-    for number in range(songs):
+    for number in range(SONGS):
         order = np.random.default_rng(number).permutation(len(riff_data.riffs))[:riffs_each]
         write_file(folder / f"song{number:03d}.mid", riffs_to_midi([riff_data.riffs[i] for i in order], riff_data.tokenizer))
 
@@ -138,8 +139,9 @@ def measure_guitar(repeats: int) -> dict[str, dict[str, float]]:
                 str(workers),
             ]
             label = f"songs cut, {workers} process{'es' * (workers > 1)}, start-up included"
-            work = lambda flags=flags: 200 / run_measured(flags)[0]  # noqa: E731
-            rates[f"songs_cut_{workers}_per_second"] = repeated(label, "songs/s", work, repeats)
+            rates[f"songs_cut_{workers}_per_second"] = repeated(
+                label, "songs/s", lambda flags=flags: SONGS / run_measured(flags)[0], repeats
+            )
         rates["songs_cut_peak_mb"] = repeated("the same, one process, peak memory", "MB", lambda: run_measured([*flags[:-1], "1"])[1], 1)
     riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
     tokenizer = riff_data.tokenizer
@@ -180,7 +182,7 @@ def measure_language_model(repeats: int) -> dict[str, dict[str, float]]:
         with tempfile.TemporaryDirectory() as name:
             write_pieces(Path(name) / "pieces")
             flags = ["--preset", preset, "--data", str(Path(name) / "pieces"), "--eval-interval", "1000", "--holdout", "0"]
-            work = lambda name=name, flags=flags: training_rate(Path(name) / "run", "train_lm.py", 10, *flags)  # noqa: E731
+            work = partial(training_rate, Path(name) / "run", "train_lm.py", 10, *flags)
             rates[f"{preset}_training_tokens_per_second"] = repeated(f"{preset} training", "tokens/s", work, repeats)
         for batch in (1, 64):
             work = partial(events_per_second, model, vocabulary, batch)

@@ -20,17 +20,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 
 import midi_utils
 from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
-from dataset import find_music_files, read_file_riffs
+from dataset import find_music_files, plural, say
 from files import write_files
 from midi_facts import Line, check_file
-from midi_utils import pitch_name
+from midi_utils import Riff, pitch_name
 from outputs import companions
 from tab import board_for, tab_page, unplayable
 
@@ -110,13 +110,9 @@ def some(items: Iterable[str], most: int, join: str = ", ") -> str:
     return join.join(items[:most] + [f"and {len(items) - most} more"] * (len(items) > most))
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def report(facts: dict[str, Any], line: Line | None, data: DataConfig) -> str:
     """The facts about one file as text, in two columns."""
-    accepted = f"accepted: {count(facts['riffs'], 'riff')}, from bar {some(map(str, facts.get('first_bars', [])), 8)}"
+    accepted = f"accepted: {plural(facts['riffs'], 'riff')}, from bar {some(map(str, facts.get('first_bars', [])), 8)}"
     rows = [("training", accepted if facts["accepted"] else f"refused, {facts['reason']}: {facts['detail']}")]
     rows += [("", remark) for remark in facts["remarks"]]
 
@@ -128,21 +124,21 @@ def report(facts: dict[str, Any], line: Line | None, data: DataConfig) -> str:
         for t in facts["tracks"]:
             part = "drums" if t["is_drum"] else midi_utils.program_name(t["program"])
             here = " (read here)" * (t["read"] and len(facts["tracks"]) > 1)
-            tracks.append(f"{t['name'] or 'unnamed'}, {part}, {count(t['notes'], 'note')}{here}")
+            tracks.append(f"{t['name'] or 'unnamed'}, {part}, {plural(t['notes'], 'note')}{here}")
         low, high = facts["range"]
         rows.append(("tempo", by_bar("tempos", " bpm")))
         rows.append(("meter", by_bar("meters")))
         rows += [("markers", by_bar("markers"))] * bool(facts["markers"])
-        rows.append(("length", count(facts["bars"], "bar") if line else "too many bars to count"))
-        rows.append((count(len(tracks), "track"), some(tracks, 8, "; ")))
-        rows.append(("notes", f"{facts['notes']}, {pitch_name(low)} to {pitch_name(high)}, {count(high - low, 'semitone')}"))
+        rows.append(("length", plural(facts["bars"], "bar") if line else "too many bars to count"))
+        rows.append((plural(len(tracks), "track"), some(tracks, 8, "; ")))
+        rows.append(("notes", f"{facts['notes']}, {pitch_name(low)} to {pitch_name(high)}, {plural(high - low, 'semitone')}"))
         rows.append(("pitches", "  ".join(f"{name}:{n}" for name, n in facts["pitches"].items())))
     if "guitar" in facts:
         missing = f"; not on it: {some(facts['unplayable'], 4)}" if facts["unplayable"] else ", which has all notes"
         rows.append(("guitar", f"{facts['guitar']}{missing}"))
     if line:
         if facts["chord_notes"]:
-            rows.append(("chords", f"{count(facts['chord_notes'], 'note')} of chords left out of what follows, as in training"))
+            rows.append(("chords", f"{plural(facts['chord_notes'], 'note')} of chords left out of what follows, as in training"))
         again = facts["restrike_share"]
         rows.append(("lengths", "in steps  " + some((f"{steps}:{n}" for steps, n in facts["lengths"].items()), 12, "  ")))
         rows.append(("rests", f"{facts['rest_ratio']:.1%} of the steps" + f" from bar {line.first + 1} on" * (line.first > 0)))
@@ -169,7 +165,7 @@ def piano_roll(line: Line, tokenizer: TokenizerConfig, roll_bars: int) -> str:
         rows += [roll_row(line, a, b, tokenizer) for a, b in itertools.pairwise(edges)]
         at = until
     if stop < len(line.bars):
-        rows.append(f"  {count(len(line.bars) - stop, 'more bar')}: --roll-bars 0 shows all")
+        rows.append(f"  {plural(len(line.bars) - stop, 'more bar')}: --roll-bars 0 shows all")
     return "\n".join(rows)
 
 
@@ -189,13 +185,12 @@ def roll_row(line: Line, a: int, b: int, tokenizer: TokenizerConfig) -> str:
 # ---------------------------------------------------------------- on the guitar
 
 
-def on_guitar(path: Path, options: CheckMidi, data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
+def on_guitar(path: Path, riffs: Sequence[Riff], options: CheckMidi, tokenizer: TokenizerConfig) -> dict[str, Any]:
     """An accepted file on the guitar: what cannot be played, and the tab if it is to be printed. Writes what --output-dir asks for.
 
     Raises:
         UserError: a file would be overwritten, or fluidsynth fails.
     """
-    riffs, _ = read_file_riffs(path, data, tokenizer)
     board = board_for(riffs, tokenizer, options.guitar)
     facts: dict[str, Any] = {"guitar": board.name}
     facts["unplayable"] = [
@@ -245,11 +240,11 @@ def table(all_facts: list[dict[str, Any]]) -> str:
 
     lines = [row("file", {}, [title for title, *_ in COLUMNS])]
     lines += [row(name, facts | {"verdict": facts["reason"] or "accepted"}) for name, facts in zip(names, all_facts, strict=True)]
-    lines.append(row(count(len(names), "file"), sums | {"verdict": f"{sums['accepted']} accepted"}))
+    lines.append(row(plural(len(names), "file"), sums | {"verdict": f"{sums['accepted']} accepted"}))
     lacking = [(name, facts) for name, facts in zip(names, all_facts, strict=True) if facts.get("unplayable")]
     if lacking:
         name, facts = lacking[0]
-        text = f"not on {facts['guitar']}: notes of {count(len(lacking), 'file')}, such as {name} ({facts['unplayable'][0]})"
+        text = f"not on {facts['guitar']}: notes of {plural(len(lacking), 'file')}, such as {name} ({facts['unplayable'][0]})"
         lines.append(textwrap.fill(text, WIDTH))
     lines.append("again: notes that repeat the pitch before; off: notes off the grid; last line: sums and means")
     for reason, number in sums["refused"].items():
@@ -301,13 +296,6 @@ def find_files(options: CheckMidi) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def say(text: str, file: TextIO) -> None:
-    """Print text that strangers wrote parts of: control characters, and what the terminal cannot show, become ?."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-    encoding = file.encoding or "utf-8"
-    print(shown.encode(encoding, "replace").decode(encoding), file=file, flush=True)
-
-
 def main(argv: Sequence[str]) -> int:
     options = parse_args(argv)
     data, tokenizer = options.rules()
@@ -315,9 +303,9 @@ def main(argv: Sequence[str]) -> int:
     few = len(files) <= FEW and not any(Path(path).is_dir() for path in options.paths)
     all_facts = []
     for path in files:
-        facts, line = check_file(path, data, tokenizer)
-        if facts["accepted"]:
-            facts |= on_guitar(path, options, data, tokenizer)
+        facts, line, riffs = check_file(path, data, tokenizer)
+        if riffs:
+            facts |= on_guitar(path, riffs, options, tokenizer)
         all_facts.append(facts)
         if not options.json and (few or options.roll_bars >= 0):
             roll = piano_roll(line, tokenizer, 4 if options.roll_bars < 0 else options.roll_bars) if line else ""

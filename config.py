@@ -368,8 +368,7 @@ class SoundConfig:
 
     def __post_init__(self) -> None:
         for name in ("loop", "synth", "soundfont"):
-            changed = getattr(self, name) != {f.name: f.default for f in dataclasses.fields(self)}[name]
-            _require(self.wav or not changed, f"--{name}: is about sound files; give --wav too")
+            _require(self.wav or getattr(self, name) == getattr(SoundConfig, name), f"--{name}: is about sound files; give --wav too")
         _require(self.synth == "fluidsynth" or not self.soundfont, "--soundfont: is for --synth fluidsynth")
 
 

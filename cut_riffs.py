@@ -12,10 +12,8 @@ Exit status: 0 every song gave riffs (or were listed), 1 some gave none (named),
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
 import signal
 import sys
 from collections import Counter
@@ -30,13 +28,10 @@ from typing import Any, Literal
 import tyro
 
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
-from dataset import plural, shown
-from files import make_room, write_file
-from fretboard import tuning_name
-from metrics import relative_tokens
-from midi_utils import MidiError, MidiFile, riffs_to_midi
-from sections import plain
-from songs import CUT_MARK, SONG_SUFFIXES, CutPart, cut_song, describe_song, read_song
+from dataset import plural, say, shown
+from files import make_room, require_ours, sha256, write_file
+from midi_utils import MidiError
+from songs import CUT_MARK, SONG_SUFFIXES, cut_song, describe_song, read_song, song_riffs
 
 RECORD = "cut_riffs.json"
 SECONDS_PER_SONG = 20  # beyond it a file is refused
@@ -100,11 +95,6 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def slug(text: str, most: int = 40) -> str:
-    """A name as a part of a file name: no _, which ends the song's name."""
-    return re.sub(r"[^\w#]+|_+", "-", plain(text)).strip("-")[:most] or "x"
-
-
 def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
     """All about one song, in plain types: its riffs (name, bytes of the MIDI file, facts), what was left out, or why it gave none."""
     data, tokenizer = options.rules()
@@ -131,39 +121,6 @@ def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
     song["left_out"] = dict(Counter(reason for reason, _ in refused).most_common())
     song["left_out_details"] = [f"{reason}: {detail}" for reason, detail in refused if reason != "no notes"][:50]
     return song
-
-
-def song_riffs(path: str, midi: MidiFile, parts: Sequence[CutPart], tokenizer: TokenizerConfig) -> tuple[list[dict[str, Any]], int]:
-    """The riffs of a song as they will be written, each once (transposed or not), and how many repeated one."""
-    made, seen, duplicates = [], set(), 0
-    for part, section, riff in ((one, section, riff) for one in parts for section, riff in one.riffs):
-        if (sound := relative_tokens(riff.tokens[None])[0].tobytes()) in seen:
-            duplicates += 1
-            continue
-        seen.add(sound)
-        bar = riff.first_bar
-        written = midi.written_bars[bar - 1] if midi.written_bars else bar
-        who = f"{slug(part.track.name or 'part', 24)}-{part.number}"
-        name = f"{slug(shown(Path(Path(path).stem)))}_{slug(section.name, 24)}_{who}_bar{bar:03d}"
-        tuning = tuning_name(part.track.tuning) + f", capo {part.track.capo}" * (part.track.capo > 0) if part.track.tuning else ""
-        marker = ", ".join([f"{section.name}, bar {written} of {shown(Path(Path(path).name))}"] + [tuning] * bool(tuning))
-        inside = tuple((at, text) for at, text in riff.markers if at > 0)
-        named = dataclasses.replace(riff, name=name, markers=((0.0, marker), *inside))
-        made.append(
-            {
-                "name": name,
-                "midi": riffs_to_midi([named], tokenizer),
-                "print": sound,
-                "part": part.track.name or f"part {part.number}",
-                "section": section.name,
-                "bar": bar,
-                "written_bar": written,
-                "bpm": round(riff.bpm, 3),
-                "tuning": tuning,
-                "note": riff.note,
-            }
-        )
-    return made, duplicates
 
 
 def cut_chunk(paths: Sequence[str], options: CutRiffs) -> list[dict[str, Any]]:
@@ -281,8 +238,8 @@ def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs
     name_apart(songs, before)
     files = {folder / f"{riff['name']}.mid": riff["midi"] for song in songs for riff in song["riffs"]}
     for path, content in files.items():
-        if path.exists() and path.read_bytes() != content and hashlib.sha256(path.read_bytes()).hexdigest() != ours.get(path.name):
-            raise UserError(f"{path}: is not, or no longer, as cut_riffs.py wrote it; move it away, or give another --output-dir")
+        if not path.exists() or path.read_bytes() != content:
+            require_ours(path, ours.get(path.name), "cut_riffs.py")
     stay = {name: digest for name, digest in ours.items() if folder / name not in files and (folder / name).is_file()}
     for path, content in files.items():
         write_file(path, content)
@@ -297,7 +254,7 @@ def write_riffs(folder: Path, songs: Sequence[dict[str, Any]], options: CutRiffs
             told.append({**song, "riffs": riffs})
     content = {
         "songs": told,
-        "files": {**stay, **{path.name: hashlib.sha256(content).hexdigest() for path, content in files.items()}},
+        "files": {**stay, **{path.name: sha256(content) for path, content in files.items()}},
     }
     write_file(record, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
     return len(stay)
@@ -321,13 +278,6 @@ def report(songs: Sequence[dict[str, Any]], dropped: int) -> str:
         first = next(song for song in songs if song["reason"] == reason)
         lines.append(f"  refused, {reason}: {number}, such as {Path(first['song']).name} ({first['detail']})")
     return "\n".join(lines)
-
-
-def say(text: str, file: Any = None) -> None:
-    """Print text that strangers wrote parts of."""
-    file = file or sys.stdout
-    shown = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
-    print(shown.encode(file.encoding or "utf-8", "replace").decode(file.encoding or "utf-8"), file=file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

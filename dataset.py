@@ -10,11 +10,13 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -374,6 +376,14 @@ def split_by_song(songs: Sequence[str], counts: np.ndarray, share: float, seed: 
 
 
 # ---------------------------------------------------------------- saying what was found
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print text that strangers wrote parts of: control characters, and what the terminal cannot show, become ?."""
+    file = file or sys.stdout
+    clean = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+    encoding = file.encoding or "utf-8"
+    print(clean.encode(encoding, "replace").decode(encoding), file=file, flush=True)
 
 
 def plural(count: int, noun: str) -> str:

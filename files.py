@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
@@ -40,6 +41,23 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def sha256(data: bytes) -> str:
+    """The fingerprint of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def require_ours(path: Path, fingerprint: str | None, script: str) -> None:
+    """
+    Args:
+        fingerprint: of the file as the script wrote it; None: it wrote none.
+
+    Raises:
+        UserError: there is a file that the script did not write, or that was edited since.
+    """
+    if path.exists() and sha256(path.read_bytes()) != fingerprint:
+        raise UserError(f"{path}: is not, or no longer, as {script} wrote it; move it away, or give another --output-dir")
 
 
 def make_room(folder: Path) -> None:

@@ -37,6 +37,8 @@ from config import (
     VAE_FILE,
     EventConfig,
     Generate,
+    GuitarConfig,
+    SoundConfig,
     TokenizerConfig,
     UserError,
     format_options,
@@ -241,10 +243,10 @@ def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> in
     print(f"{long_path}: {plural(len(seeds), 'riff')} in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
     kinds = ", ".join(KINDS[ending] for ending in beside)
     print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); with {kinds}")
-    standard = Fretboard(parse_tuning("standard"), model.board.frets, model.board.capo)
-    lower = sum(bool(unplayable(riff, tokenizer, standard)) for riff in riffs)
-    needed = f"; {lower} of {plural(len(riffs), 'riff')} cannot be played on {standard.name}" if standard != model.board else ""
-    print(f"guitar: {model.board.name}, {model.board.frets} frets{needed}")
+    print(f"guitar: {model.board.name}, {model.board.frets} frets")
+    if not options.guitar.tuning and (standard := dataclasses.replace(model.board, strings=parse_tuning("standard"))) != model.board:
+        lower = sum(bool(unplayable(riff, tokenizer, standard)) for riff in riffs)
+        print(f"        {lower} of {plural(len(riffs), 'riff')} cannot be played on {standard.name}; --tuning keeps riffs on another")
     mention_others(output_dir / PARTS_FOLDER, "riff", paths)
     return report_redrawn("riff", seeds, attempts, refused, options.max_copy)
 
@@ -370,7 +372,11 @@ def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> i
 # ---------------------------------------------------------------- main
 
 # Options that mean nothing to a kind of model, as section.name; "" is the script itself.
-RIFFS_ALONE = (".bpm", "guitar.tuning", "guitar.capo", "guitar.frets", "sound.wav", "sound.loop", "sound.synth", "sound.soundfont")
+RIFFS_ALONE = (
+    ".bpm",
+    *(f"guitar.{f.name}" for f in dataclasses.fields(GuitarConfig)),
+    *(f"sound.{f.name}" for f in dataclasses.fields(SoundConfig)),
+)
 DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta")
 PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
 

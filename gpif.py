@@ -156,7 +156,7 @@ def parse_gpif(data: bytes, path: str = "") -> MidiFile:
         if len(bars) > MAX_BARS:
             raise MidiError("too long", f"more than {MAX_BARS} bars")
         bpm = _tempos(root, bars)
-        tracks = _tracks(root, len(bars))
+        tracks = _tracks(root)
     except MidiError:
         raise
     except ElementTree.ParseError as error:
@@ -216,10 +216,11 @@ def _property(element: Element, name: str) -> Element | None:
     return next((found for found in element.iterfind("Properties/Property") if found.get("name") == name), None)
 
 
-def _tracks(root: Element, count: int) -> list[WrittenTrack]:
+def _tracks(root: Element) -> list[WrittenTrack]:
     """The parts; of a part with several staves the first. Bars, voices, beats and notes are named by number and may be used again."""
     named = {kind: {e.get("id"): e for e in root.iterfind(f"{kind}s/{kind}")} for kind in ("Bar", "Voice", "Beat", "Note", "Rhythm")}
     lengths = {key: _rhythm(element) for key, element in named["Rhythm"].items()}
+    masters = [_text(master, "Bars").split() for master in root.iterfind("MasterBars/MasterBar")]
     tracks, column = [], 0
     for element in root.iterfind("Tracks/Track"):
         staves = element.findall("Staves/Staff")
@@ -227,8 +228,7 @@ def _tracks(root: Element, count: int) -> list[WrittenTrack]:
         tuning = tuple(int(word) for word in _text(_property(where, "Tuning"), "Pitches").split())
         capo = int(_text(_property(where, "CapoFret"), "Fret", "0"))
         bars: list[list[WrittenNote]] = []
-        for master in list(root.iterfind("MasterBars/MasterBar"))[:count]:
-            ids = _text(master, "Bars").split()
+        for ids in masters:
             bar = named["Bar"].get(ids[column]) if column < len(ids) else None
             bars.append(list(_notes(bar, named, lengths, tuning, capo)) if bar is not None else [])
         general = element.find("GeneralMidi")

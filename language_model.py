@@ -63,32 +63,29 @@ class CopyAttention(nn.Module):
         Returns:
             the weight of the vocabulary [B, T, 1] and of each token by copying [B, T, V], which sum to 1; and the memory after.
         """
-        keys, count = self.key(x), memory.count if memory is not None else 0
-        if memory is None:
-            keys_before, tokens_known = keys[:, :-1], tokens[:, 1:]
-            number = torch.arange(len(tokens[0]) - 1, device=x.device)  # [N], which entry of the piece
-            known = torch.arange(len(tokens[0]), device=x.device)  # [T], entries there are when a place is reached
-        else:
-            used = min(count, self.window)
-            old = self._numbers(count, x.device)
-            keys_before = torch.cat([memory.keys[:, :used], memory.newest_key[:, None], keys[:, :-1]], dim=1)  # [B, N, K]
-            tokens_known = torch.cat([memory.tokens[:, :used], tokens], dim=1)  # [B, N]
-            number = torch.cat([old, count + torch.arange(len(tokens[0]), device=x.device)])
-            known = count + 1 + torch.arange(len(tokens[0]), device=x.device)
+        keys, length = self.key(x), tokens.shape[1]
+        count = 0 if memory is None else memory.count + 1  # entries there are at the first place
+        keys_before, tokens_known = keys[:, :-1], tokens[:, 1:]  # [B, N, K] and [B, N]
+        number = count + torch.arange(length - 1, device=x.device)  # [N], which entry of the piece
+        if memory is not None:
+            used = min(memory.count, self.window)
+            keys_before = torch.cat([memory.keys[:, :used], memory.newest_key[:, None], keys_before], dim=1)
+            tokens_known = torch.cat([memory.tokens[:, :used], tokens], dim=1)
+            number = torch.cat([self._numbers(memory.count, x.device), number.new_full((1,), memory.count), number])
+        known = count + torch.arange(length, device=x.device)  # [T], entries there are when a place is reached
         visible = (number <= known[:, None] - self.lag) & (number >= known[:, None] - self.window)  # [T, N]
         scores = self.query(x) @ keys_before.transpose(1, 2) / math.sqrt(keys.shape[2])  # [B, T, N]
         weights = torch.cat([self.trust(x), scores.masked_fill(~visible, -torch.inf)], dim=2).softmax(dim=2)  # [B, T, 1 + N]
         copied = weights[:, :, 1:] @ F.one_hot(tokens_known, self.vocab_size).to(x.dtype)  # [B, T, V]
-        return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, number, keys[:, -1])
+        return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, number, keys[:, -1], count + length - 1)
 
     def _numbers(self, count: int, device: torch.device) -> Tensor:
         """Which entry of the piece each slot of the ring holds. int64 [N]"""
         slots = torch.arange(min(count, self.window), device=device)
         return count - 1 - (count - 1 - slots) % self.window
 
-    def _remember(self, keys: Tensor, tokens: Tensor, number: Tensor, newest_key: Tensor) -> CopyMemory:
-        """The newest entries as a ring. keys: [B, N, K]; tokens: int64 [B, N]; number: int64 [N], which entry of the piece"""
-        count = int(number.max()) + 1 if len(number) else 0
+    def _remember(self, keys: Tensor, tokens: Tensor, number: Tensor, newest_key: Tensor, count: int) -> CopyMemory:
+        """The newest of all entries as a ring. keys: [B, N, K]; tokens: int64 [B, N]; number: int64 [N], which entry of the piece"""
         kept = number >= count - self.window
         ring = keys.new_zeros(len(keys), self.window, keys.shape[2])
         ring[:, number[kept] % self.window] = keys[:, kept]

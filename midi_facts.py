@@ -18,7 +18,7 @@ import numpy as np
 import midi_utils
 from config import DataConfig, TokenizerConfig, UserError, run_script
 from dataset import read_file_riffs
-from midi_utils import Bar, MidiError, MidiFile, MidiTrack, pitch_name
+from midi_utils import Bar, MidiError, MidiFile, MidiTrack, Riff, pitch_name
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ def read_line(midi: MidiFile, track: MidiTrack, data: DataConfig, tokenizer: Tok
     return Line(music, bar_step, int(first), distance > data.grid_tolerance, start, end, pitch)
 
 
-def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tuple[dict[str, Any], Line | None]:
-    """All facts about a file, in plain types; and its line, if its bars can be counted."""
+def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tuple[dict[str, Any], Line | None, list[Riff]]:
+    """All facts about a file, in plain types; its line, if its bars can be counted; and its riffs, if it is accepted."""
     facts: dict[str, Any] = {"file": str(path), "accepted": False, "riffs": 0, "reason": None, "detail": None, "remarks": []}
+    riffs: list[Riff] = []
     try:
         riffs, remarks = read_file_riffs(path, data, tokenizer)
         facts |= {"accepted": True, "riffs": len(riffs), "first_bars": [riff.first_bar for riff in riffs], "remarks": remarks}
@@ -79,7 +80,7 @@ def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tupl
         midi = midi_utils.read_midi(path)
         track, _ = midi_utils.choose_track(midi)
     except MidiError:
-        return facts, None
+        return facts, None, riffs
     try:
         line = read_line(midi, track, data, tokenizer)
     except MidiError:
@@ -102,7 +103,7 @@ def check_file(path: Path, data: DataConfig, tokenizer: TokenizerConfig) -> tupl
         "range": [int(track.pitch.min()), int(track.pitch.max())],
         "pitches": {pitch_name(p): n for p, n in sorted(Counter(track.pitch.tolist()).items())},
     }
-    return facts | (line_facts(line) if line else {}), line
+    return facts | (line_facts(line) if line else {}), line, riffs
 
 
 def line_facts(line: Line) -> dict[str, Any]:

@@ -130,22 +130,29 @@ class Bar:
         return (self.numerator, self.denominator) == (4, 4)
 
 
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of a stranger's file.
+
+    Raises:
+        MidiError: there is none that can be read, or it has more than `most` bytes.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise MidiError("unreadable", "no regular file")
+        if (size := os.path.getsize(path)) > most:
+            raise MidiError("unreadable", f"{size / 1e6:.1f} MB, at most {most / 1e6:g}; is it a file of music?")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MidiError("unreadable", error.strerror or str(error)) from None
+
+
 def read_midi(path: str | os.PathLike[str]) -> MidiFile:
     """Read a MIDI file, refusing whatever could hang or mislead the rest of the program.
 
     Raises:
         MidiError: unreadable, or no notes.
     """
-    path = os.fspath(path)
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise MidiError("unreadable", "no regular file")
-        if (size := os.path.getsize(path)) > MAX_FILE_BYTES:
-            raise MidiError("unreadable", f"{size / 1e6:.1f} MB, more than any riff; is it a MIDI file?")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise MidiError("unreadable", error.strerror or str(error)) from None
-    return parse_midi(data, path)
+    return parse_midi(read_bytes(path, MAX_FILE_BYTES), os.fspath(path))
 
 
 def parse_midi(data: bytes, path: str = "") -> MidiFile:

@@ -6,7 +6,6 @@ that what somebody edited is never overwritten.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from config import SoundConfig, TokenizerConfig, UserError
-from files import write_files
+from files import require_ours, sha256, write_files
 from fretboard import Fretboard
 from guitar_pro import MAX_STRINGS, STEPS_PER_BEAT, riffs_to_gp5
 from midi_utils import Riff
@@ -24,13 +23,9 @@ from tab import tab_page
 COMPANIONS = (".txt", ".gp5", ".wav")  # what may lie beside a riff, besides its JSON
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _hash_of_record(text: bytes) -> str:
     """The fingerprint of a JSON's text without the fingerprint that stands in it."""
-    return _sha256(re.sub(rb'"record_sha256": "\w*"', b"", text))
+    return sha256(re.sub(rb'"record_sha256": "\w*"', b"", text))
 
 
 def _known_files(record: Path) -> dict[str, str]:
@@ -53,22 +48,18 @@ def _known_files(record: Path) -> dict[str, str]:
     return known
 
 
-def refuse_to_overwrite(path: Path, endings: Sequence[str] = COMPANIONS) -> None:
+def refuse_to_overwrite(path: Path) -> None:
     """Our own output may be replaced, since its JSON says how to make it again; anything else may not.
 
     Args:
         path: of the MIDI file.
-        endings: of the files beside it that may be written.
 
     Raises:
         UserError: there is a file that generate.py did not write, or that was edited since.
     """
-    record = path.with_suffix(".json")
-    known = _known_files(record)
-    for ending in (".mid", *endings):
-        file = path.with_suffix(ending)
-        if file.exists() and _sha256(file.read_bytes()) != known.get(ending):
-            raise UserError(f"{file}: is not, or no longer, as generate.py wrote it; move it away, or give another --output-dir")
+    known = _known_files(path.with_suffix(".json"))
+    for ending in (".mid", *COMPANIONS):
+        require_ours(path.with_suffix(ending), known.get(ending), "generate.py")
 
 
 def companions(riffs: Sequence[Riff], tokenizer: TokenizerConfig, board: Fretboard, sound: SoundConfig) -> dict[str, bytes]:
@@ -92,8 +83,8 @@ def write_with_json(path: Path, midi: bytes, facts: Mapping[str, Any], beside: M
         beside: files by ending. Those of an earlier call that are not written again are removed: they would belong to another riff.
     """
     beside = beside or {}
-    hashes = {ending: _sha256(data) for ending, data in beside.items()}
-    record = {"file": path.name, "sha256": _sha256(midi), "record_sha256": "", **({"beside": hashes} if beside else {}), **facts}
+    hashes = {ending: sha256(data) for ending, data in beside.items()}
+    record = {"file": path.name, "sha256": sha256(midi), "record_sha256": "", **({"beside": hashes} if beside else {}), **facts}
     text = (json.dumps(record, indent=1) + "\n").encode()
     text = text.replace(b'"record_sha256": ""', f'"record_sha256": "{_hash_of_record(text)}"'.encode(), 1)
     stale = set(_known_files(path.with_suffix(".json"))) - set(beside) - {".mid"}

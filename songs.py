@@ -5,17 +5,33 @@ Run `python songs.py FILE` to see a song's parts and sections.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
-from dataset import plural
+from dataset import plural, shown
 from fretboard import tuning_name
 from gpif import parse_gpif
 from guitar_pro import parse_guitar_pro
-from midi_utils import GUITAR_PROGRAMS, Bar, MidiError, MidiFile, MidiTrack, Riff, bars, parse_midi, program_name, read_riff
+from metrics import relative_tokens
+from midi_utils import (
+    GUITAR_PROGRAMS,
+    Bar,
+    MidiError,
+    MidiFile,
+    MidiTrack,
+    Riff,
+    bars,
+    parse_midi,
+    program_name,
+    read_bytes,
+    read_riff,
+    riffs_to_midi,
+)
 from sections import Section, marked_sections, plain, repeated_sections, wanted
 
 SONG_SUFFIXES = (".mid", ".midi", ".gp3", ".gp4", ".gp5", ".gpx", ".gp")
@@ -33,14 +49,7 @@ def read_song(path: Path) -> MidiFile:
     Raises:
         MidiError: unreadable, no notes, or no format that we read.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise MidiError("unreadable", "no regular file")
-        if (size := path.stat().st_size) > MAX_SONG_BYTES:
-            raise MidiError("unreadable", f"{size / 1e6:.1f} MB, at most {MAX_SONG_BYTES / 1e6:g}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise MidiError("unreadable", error.strerror or str(error)) from None
+    data = read_bytes(path, MAX_SONG_BYTES)
     if data[1:19] in (b"FICHIER GUITAR PRO", b"CLIPBOARD GUITAR P") or data[1:13] == b"CLIPBOARD GP":
         return parse_guitar_pro(data, str(path))
     if data[:4] in (b"BCFZ", b"BCFS") or data[:2] == b"PK":
@@ -151,6 +160,48 @@ def _cut_section(
         at += cut.hop or size
     if not used and section.stop - section.first < size:
         part.refused.append(("too short", f"{section.name}: {plural(section.stop - section.first, 'bar')}, a riff has {size}"))
+
+
+def slug(text: str, most: int = 40) -> str:
+    """A name as a part of a file name: no _, which ends the song's name."""
+    return re.sub(r"[^\w#]+|_+", "-", plain(text)).strip("-")[:most] or "x"
+
+
+def song_riffs(path: str, midi: MidiFile, parts: Sequence[CutPart], tokenizer: TokenizerConfig) -> tuple[list[dict[str, Any]], int]:
+    """The riffs cut from a song as they are written to files: each once (transposed or not).
+
+    Returns:
+        name, midi (the file's bytes), print (equal for transposed riffs) and facts of each; and how many repeated one.
+    """
+    made, seen, duplicates = [], set(), 0
+    for part, section, riff in ((one, section, riff) for one in parts for section, riff in one.riffs):
+        if (key := relative_tokens(riff.tokens[None])[0].tobytes()) in seen:
+            duplicates += 1
+            continue
+        seen.add(key)
+        bar = riff.first_bar
+        written = midi.written_bars[bar - 1] if midi.written_bars else bar
+        who = f"{slug(part.track.name or 'part', 24)}-{part.number}"
+        name = f"{slug(shown(Path(Path(path).stem)))}_{slug(section.name, 24)}_{who}_bar{bar:03d}"
+        tuning = tuning_name(part.track.tuning) + f", capo {part.track.capo}" * (part.track.capo > 0) if part.track.tuning else ""
+        marker = ", ".join([f"{section.name}, bar {written} of {shown(Path(Path(path).name))}"] + [tuning] * bool(tuning))
+        inside = tuple((at, text) for at, text in riff.markers if at > 0)
+        named = dataclasses.replace(riff, name=name, markers=((0.0, marker), *inside))
+        made.append(
+            {
+                "name": name,
+                "midi": riffs_to_midi([named], tokenizer),
+                "print": key,
+                "part": part.track.name or f"part {part.number}",
+                "section": section.name,
+                "bar": bar,
+                "written_bar": written,
+                "bpm": round(riff.bpm, 3),
+                "tuning": tuning,
+                "note": riff.note,
+            }
+        )
+    return made, duplicates
 
 
 def describe_song(midi: MidiFile, cut: CutConfig) -> list[str]:

@@ -291,7 +291,7 @@ def test_damaged_bytes_are_described_or_refused(data: st.DataObject, tmp_path_fa
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "damaged.mid"
     path.write_bytes(good)
-    facts, line = check_midi.check_file(path, DataConfig(), TokenizerConfig())
+    facts, line, _ = check_midi.check_file(path, DataConfig(), TokenizerConfig())
     assert facts["accepted"] or (facts["reason"] and facts["detail"])
     json.dumps(facts, allow_nan=False)
     check_midi.report(facts, line, DataConfig())

@@ -50,7 +50,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "guitar_pro": {"config", "midi_utils", "fretboard", "scores"},
     "gpif": {"config", "midi_utils", "scores"},
     "sections": {"config", "midi_utils"},
-    "songs": {"config", "midi_utils", "dataset", "fretboard", "gpif", "guitar_pro", "sections"},
+    "songs": {"config", "midi_utils", "metrics", "dataset", "fretboard", "gpif", "guitar_pro", "sections"},
     "sound": {"config", "files", "midi_utils", "dataset"},
     "outputs": {"config", "files", "midi_utils", "fretboard", "guitar_pro", "sound", "tab"},
     "models": {"config"},

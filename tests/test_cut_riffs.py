@@ -19,6 +19,7 @@ import cut_riffs
 from config import DataConfig, TokenizerConfig
 from dataset import load_riffs
 from midi_utils import MidiError
+from songs import slug
 
 LOW = [40, 40, 43, 45, 40, 40, 46, 45, 45, 45, 48, 50, 45, 43, 41, 40]  # two bars of eighths
 HIGH = [52, 50, 48, 47, 45, 43, 41, 40, 45, 43, 41, 40, 40, 41, 43, 45]
@@ -262,6 +263,6 @@ def test_a_file_that_takes_too_long_is_refused() -> None:
 
 
 def test_names_of_files_are_plain_and_tell_the_song() -> None:
-    assert cut_riffs.slug("Nub_Hat (v2)  ÉTÉ") == "nub-hat-v2-ete"
-    assert cut_riffs.slug("벌스 1") == "벌스-1" and cut_riffs.slug("///") == "x" and len(cut_riffs.slug("a" * 300)) == 40
-    assert "_" not in cut_riffs.slug("_a__b_") and ".." not in cut_riffs.slug("../../etc/passwd")
+    assert slug("Nub_Hat (v2)  ÉTÉ") == "nub-hat-v2-ete"
+    assert slug("벌스 1") == "벌스-1" and slug("///") == "x" and len(slug("a" * 300)) == 40
+    assert "_" not in slug("_a__b_") and ".." not in slug("../../etc/passwd")

@@ -283,7 +283,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
         "back.gpx": b"BCFZ" + (2**20).to_bytes(4, "little") + b"\xff" * 1000,
         "nothing.gpx": b"BCFZ" + (2**20).to_bytes(4, "little") + b"\x00" * 1000,
         "loop.gpx": b"BCFS" + bytes(4096) + (2).to_bytes(4, "little") + b"score.gpif".ljust(0x88, b"\0") + b"\xff" * 4000,
-        "repeats.gp": zipped(gpif_text().replace(b"<Time>", b'<Repeat start="true" end="true" count="9999999"/><Time>') * 1),
+        "repeats.gp": zipped(gpif_text().replace(b"<Time>", b'<Repeat start="true" end="true" count="9999999"/><Time>')),
     }
     for name, content in bombs.items():
         path = tmp_path / name
