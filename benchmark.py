@@ -23,21 +23,7 @@ import numpy as np
 import torch
 
 import training
-from config import (
-    DIFFUSION_FILE,
-    VAE_FILE,
-    DataConfig,
-    GuitarConfig,
-    SampleConfig,
-    SoundConfig,
-    TokenizerConfig,
-    TrainDiffusion,
-    TrainLM,
-    TrainVAE,
-    UserError,
-    preset_options,
-    run_script,
-)
+from config import DIFFUSION_FILE, VAE_FILE, DataConfig, GuitarConfig, SampleConfig, SoundConfig, TokenizerConfig, UserError, run_script
 from dataset import load_riffs
 from files import write_file
 from fretboard import finger, fretboard
@@ -46,6 +32,7 @@ from midi_utils import riffs_to_midi, tokens_to_notes
 from models import LatentDiffusion, RiffVAE
 from outputs import companions
 from pieces import Vocabulary, event_vocabulary
+from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import EventGrammar, continue_sequences, sample_riffs
 from sound import render
 

@@ -26,12 +26,13 @@ import numpy as np
 import tyro
 
 import midi_utils
-from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, TokenizerConfig, TrainVAE, UserError, preset_options, run_script
+from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, TokenizerConfig, UserError, run_script
 from dataset import find_music_files, plural, say
 from files import write_files
 from midi_facts import Line, check_file
 from midi_utils import Riff, pitch_name
 from outputs import companions
+from presets import TrainVAE, preset_options
 from tab import board_for, tab_page, unplayable
 
 FEW = 3  # up to so many files get a report each, more get a table

@@ -1,7 +1,6 @@
-"""Every knob of the project: dataclasses, presets and the command line. Imports no torch.
+"""Every knob of the project, one dataclass per concern, and how a script ends. Imports no torch.
 
-Field comments are the command-line help. Precedence: default < preset < flag.
-Run `python config.py` to see the presets.
+Field comments are the command-line help; presets.py has the scripts' options and the presets.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal
 
 REST = 0  # token: nothing sounds on this step
 HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
@@ -38,16 +37,16 @@ class UserError(Exception):
     """Something the user can mend. The text is one line: what was given, what is allowed, what to do next."""
 
 
-def _require(ok: bool, message: str) -> None:
+def require(ok: bool, message: str) -> None:
     if not ok:
         raise UserError(message)
 
 
-def _require_finite(options: Any) -> None:
+def require_finite(options: Any) -> None:
     """Refuse inf and nan in any float option: comparisons alone let nan pass."""
     for f in dataclasses.fields(options):
         value = getattr(options, f.name)
-        _require(not isinstance(value, float) or math.isfinite(value), f"--{f.name.replace('_', '-')} {value}: give a finite number")
+        require(not isinstance(value, float) or math.isfinite(value), f"--{f.name.replace('_', '-')} {value}: give a finite number")
 
 
 # ---------------------------------------------------------------- one dataclass per concern
@@ -63,8 +62,8 @@ class TokenizerConfig:
     policy: Literal["lowest", "highest", "reject"] = "lowest"  # which note of a chord becomes the line; reject refuses riffs with chords
 
     def __post_init__(self) -> None:
-        _require(1 <= self.bars <= 64, f"--bars {self.bars}: a riff has 1 to 64 bars")
-        _require(1 <= self.steps_per_beat <= 24, f"--steps-per-beat {self.steps_per_beat}: give 1 to 24 steps per quarter note")
+        require(1 <= self.bars <= 64, f"--bars {self.bars}: a riff has 1 to 64 bars")
+        require(1 <= self.steps_per_beat <= 24, f"--steps-per-beat {self.steps_per_beat}: give 1 to 24 steps per quarter note")
 
     @property
     def steps_per_bar(self) -> int:
@@ -102,19 +101,19 @@ class DataConfig:
     rotate: float = 0.5  # augmentation of the VAE: share of examples that start at a later bar line and end with what came before
 
     def __post_init__(self) -> None:
-        _require_finite(self)
-        _require(bool(self.data.strip()), "--data is empty: give the folder of your riffs")
-        _require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
-        _require(1 <= self.low <= self.high <= MAX_PITCH, f"--low {self.low} --high {self.high}: need 1 <= low <= high <= 127")
-        _require(0 < self.grid_tolerance <= 0.5, f"--grid-tolerance {self.grid_tolerance}: give steps, above 0 and up to 0.5")
-        _require(0 <= self.max_off_grid <= 1, f"--max-off-grid {self.max_off_grid}: give a share from 0 to 1")
-        _require(self.max_bars >= 0, f"--max-bars {self.max_bars}: give 0 (any length) or more")
-        _require(self.min_notes >= 1, f"--min-notes {self.min_notes}: give 1 or more")
-        _require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
-        _require(0 <= self.mix <= 1, f"--mix {self.mix}: give a share from 0 to 1")
-        _require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
-        _require(self.most_riffs >= 0, f"--most-riffs {self.most_riffs}: give 0 (all) or more")
-        _require(0 <= self.split_seed <= MAX_SEED, f"--split-seed {self.split_seed}: give 0 to {MAX_SEED}")
+        require_finite(self)
+        require(bool(self.data.strip()), "--data is empty: give the folder of your riffs")
+        require(0 <= self.holdout <= 0.9, f"--holdout {self.holdout}: give a share from 0 to 0.9")
+        require(1 <= self.low <= self.high <= MAX_PITCH, f"--low {self.low} --high {self.high}: need 1 <= low <= high <= 127")
+        require(0 < self.grid_tolerance <= 0.5, f"--grid-tolerance {self.grid_tolerance}: give steps, above 0 and up to 0.5")
+        require(0 <= self.max_off_grid <= 1, f"--max-off-grid {self.max_off_grid}: give a share from 0 to 1")
+        require(self.max_bars >= 0, f"--max-bars {self.max_bars}: give 0 (any length) or more")
+        require(self.min_notes >= 1, f"--min-notes {self.min_notes}: give 1 or more")
+        require(0 <= self.transpose <= 24, f"--transpose {self.transpose}: give 0 to 24 semitones")
+        require(0 <= self.mix <= 1, f"--mix {self.mix}: give a share from 0 to 1")
+        require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
+        require(self.most_riffs >= 0, f"--most-riffs {self.most_riffs}: give 0 (all) or more")
+        require(0 <= self.split_seed <= MAX_SEED, f"--split-seed {self.split_seed}: give 0 to {MAX_SEED}")
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ class EventConfig:
     drums: Literal["drop", "keep"] = "drop"  # what to do with drum tracks; kept, their notes are pitches like any other
 
     def __post_init__(self) -> None:
-        _require(1 <= self.time_step_ms <= 1000, f"--time-step-ms {self.time_step_ms}: give 1 to 1000 milliseconds")
-        _require(1 <= self.max_shift <= 10_000, f"--max-shift {self.max_shift}: give 1 to 10000 steps")
+        require(1 <= self.time_step_ms <= 1000, f"--time-step-ms {self.time_step_ms}: give 1 to 1000 milliseconds")
+        require(1 <= self.max_shift <= 10_000, f"--max-shift {self.max_shift}: give 1 to 10000 steps")
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,12 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "hidden_size"):
-            _require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
-        _require(1 <= self.layers <= 16, f"--layers {self.layers}: give 1 to 16")
-        _require(0 <= self.copy_size <= MAX_SIZE, f"--copy-size {self.copy_size}: give 0 (it cannot copy) to {MAX_SIZE}")
-        _require(1 <= self.copy_window <= MAX_SIZE, f"--copy-window {self.copy_window}: give 1 to {MAX_SIZE} tokens")
-        _require(1 <= self.copy_lag <= self.copy_window, f"--copy-lag {self.copy_lag}: give 1 to --copy-window, {self.copy_window} tokens")
-        _require(0 <= self.position_buckets <= MAX_SIZE, f"--position-buckets {self.position_buckets}: give 0 (none) to {MAX_SIZE}")
+            require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
+        require(1 <= self.layers <= 16, f"--layers {self.layers}: give 1 to 16")
+        require(0 <= self.copy_size <= MAX_SIZE, f"--copy-size {self.copy_size}: give 0 (it cannot copy) to {MAX_SIZE}")
+        require(1 <= self.copy_window <= MAX_SIZE, f"--copy-window {self.copy_window}: give 1 to {MAX_SIZE} tokens")
+        require(1 <= self.copy_lag <= self.copy_window, f"--copy-lag {self.copy_lag}: give 1 to --copy-window, {self.copy_window} tokens")
+        require(0 <= self.position_buckets <= MAX_SIZE, f"--position-buckets {self.position_buckets}: give 0 (none) to {MAX_SIZE}")
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,9 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "encoder_size", "decoder_size", "z_size"):
-            _require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
+            require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
         for name in ("position_size", "summary_size", "plan_size"):
-            _require(0 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 to {MAX_SIZE}")
+            require(0 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 to {MAX_SIZE}")
 
 
 @dataclass(frozen=True)
@@ -194,13 +193,13 @@ class VAETrainConfig:
 
     def __post_init__(self) -> None:
         _check_training(self)
-        _require(self.beta >= 0, f"--beta {self.beta}: give 0 or more")
-        _require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
-        _require(self.beta_anneal >= 0, f"--beta-anneal {self.beta_anneal}: give 0 or more steps")
-        _require(self.free_bits >= 0, f"--free-bits {self.free_bits}: give 0 or more bits")
-        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
-        _require(0 <= self.word_dropout <= 1, f"--word-dropout {self.word_dropout}: give a share from 0 to 1")
-        _require(0 <= self.scheduled_sampling <= 1, f"--scheduled-sampling {self.scheduled_sampling}: give a share from 0 to 1")
+        require(self.beta >= 0, f"--beta {self.beta}: give 0 or more")
+        require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
+        require(self.beta_anneal >= 0, f"--beta-anneal {self.beta_anneal}: give 0 or more steps")
+        require(self.free_bits >= 0, f"--free-bits {self.free_bits}: give 0 or more bits")
+        require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
+        require(0 <= self.word_dropout <= 1, f"--word-dropout {self.word_dropout}: give a share from 0 to 1")
+        require(0 <= self.scheduled_sampling <= 1, f"--scheduled-sampling {self.scheduled_sampling}: give a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -215,9 +214,9 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         size = self.hidden_size
-        _require(2 <= size <= MAX_SIZE and size % 2 == 0, f"--hidden-size {size}: give an even number, 2 to {MAX_SIZE}")
-        _require(1 <= self.blocks <= 100, f"--blocks {self.blocks}: give 1 to 100")
-        _require(10 <= self.num_timesteps <= 100_000, f"--num-timesteps {self.num_timesteps}: give 10 to 100000")
+        require(2 <= size <= MAX_SIZE and size % 2 == 0, f"--hidden-size {size}: give an even number, 2 to {MAX_SIZE}")
+        require(1 <= self.blocks <= 100, f"--blocks {self.blocks}: give 1 to 100")
+        require(10 <= self.num_timesteps <= 100_000, f"--num-timesteps {self.num_timesteps}: give 10 to 100000")
 
 
 @dataclass(frozen=True)
@@ -238,9 +237,9 @@ class DiffusionTrainConfig:
 
     def __post_init__(self) -> None:
         _check_training(self)
-        _require(1 <= self.latents <= 10_000_000, f"--latents {self.latents}: give 1 to 10000000")
-        _require(0 <= self.prior_transpose <= 24, f"--prior-transpose {self.prior_transpose}: give 0 to 24 semitones")
-        _require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
+        require(1 <= self.latents <= 10_000_000, f"--latents {self.latents}: give 1 to 10000000")
+        require(0 <= self.prior_transpose <= 24, f"--prior-transpose {self.prior_transpose}: give 0 to 24 semitones")
+        require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -261,20 +260,20 @@ class LMTrainConfig:
 
     def __post_init__(self) -> None:
         _check_training(self)
-        _require(1 <= self.seq_len <= 100_000, f"--seq-len {self.seq_len}: give 1 to 100000 tokens")
-        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
-        _require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
+        require(1 <= self.seq_len <= 100_000, f"--seq-len {self.seq_len}: give 1 to 100000 tokens")
+        require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
+        require(self.patience >= 0, f"--patience {self.patience}: give 0 (never stop early) or more steps")
 
 
 def _check_training(train: VAETrainConfig | DiffusionTrainConfig | LMTrainConfig) -> None:
-    _require_finite(train)
-    _require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
-    _require(1 <= train.batch_size <= 1_000_000, f"--batch-size {train.batch_size}: give 1 to 1000000")
-    _require(train.lr > 0, f"--lr {train.lr}: give a number above 0")
-    _require(0 <= train.lr_final <= 1, f"--lr-final {train.lr_final}: give a share from 0 to 1")
-    _require(train.warmup >= 0, f"--warmup {train.warmup}: give 0 or more steps")
-    _require(train.grad_clip > 0, f"--grad-clip {train.grad_clip}: give a number above 0")
-    _require(train.weight_decay >= 0, f"--weight-decay {train.weight_decay}: give 0 or more")
+    require_finite(train)
+    require(train.steps >= 1, f"--steps {train.steps}: give 1 or more")
+    require(1 <= train.batch_size <= 1_000_000, f"--batch-size {train.batch_size}: give 1 to 1000000")
+    require(train.lr > 0, f"--lr {train.lr}: give a number above 0")
+    require(0 <= train.lr_final <= 1, f"--lr-final {train.lr_final}: give a share from 0 to 1")
+    require(train.warmup >= 0, f"--warmup {train.warmup}: give 0 or more steps")
+    require(train.grad_clip > 0, f"--grad-clip {train.grad_clip}: give a number above 0")
+    require(train.weight_decay >= 0, f"--weight-decay {train.weight_decay}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -288,9 +287,9 @@ class RunConfig:
     dry_run: bool = False  # print the resolved config and stop
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed <= MAX_SEED, f"--seed {self.seed}: give 0 to {MAX_SEED}")
-        _require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
-        _require(bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)), f"--device {self.device}: give auto, cpu, cuda or cuda:N")
+        require(0 <= self.seed <= MAX_SEED, f"--seed {self.seed}: give 0 to {MAX_SEED}")
+        require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
+        require(bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)), f"--device {self.device}: give auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True)
@@ -305,7 +304,7 @@ class TrainRunConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("log_interval", "eval_interval", "save_interval"):
-            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more steps")
+            require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more steps")
 
 
 @dataclass(frozen=True)
@@ -322,13 +321,13 @@ class SampleConfig:
     grammar: bool = True  # event models: no NOTE_OFF of a silent pitch and no NOTE_ON of a sounding one (riffs are always legal)
 
     def __post_init__(self) -> None:
-        _require_finite(self)
-        _require(abs(self.rest_penalty) <= 100, f"--rest-penalty {self.rest_penalty}: give nats, usually 0 to 4")
-        _require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) to 100, usually 0.3 to 1.2")
-        _require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
-        _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
-        _require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
-        _require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
+        require_finite(self)
+        require(abs(self.rest_penalty) <= 100, f"--rest-penalty {self.rest_penalty}: give nats, usually 0 to 4")
+        require(0 <= self.temperature <= 100, f"--temperature {self.temperature}: give 0 (likeliest token) to 100, usually 0.3 to 1.2")
+        require(self.top_k >= 0, f"--top-k {self.top_k}: give 0 (all) or more")
+        require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
+        require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
+        require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
 
 
 @dataclass(frozen=True)
@@ -340,8 +339,8 @@ class CutConfig:
     hop: int = 0  # bars from one riff to the next; 0: the length of a riff
 
     def __post_init__(self) -> None:
-        _require(all(part.strip() for part in self.section.split(",")), "--section is empty: give verse, chorus, ..., or any")
-        _require(0 <= self.hop <= 64, f"--hop {self.hop}: give 0 (the length of a riff) to 64 bars")
+        require(all(part.strip() for part in self.section.split(",")), "--section is empty: give verse, chorus, ..., or any")
+        require(0 <= self.hop <= 64, f"--hop {self.hop}: give 0 (the length of a riff) to 64 bars")
 
 
 @dataclass(frozen=True)
@@ -353,8 +352,8 @@ class GuitarConfig:
     frets: int = 22  # frets of the guitar
 
     def __post_init__(self) -> None:
-        _require(1 <= self.frets <= MAX_FRETS, f"--frets {self.frets}: give 1 to {MAX_FRETS}")
-        _require(0 <= self.capo < self.frets, f"--capo {self.capo}: give 0 (none) to {self.frets - 1}, below --frets")
+        require(1 <= self.frets <= MAX_FRETS, f"--frets {self.frets}: give 1 to {MAX_FRETS}")
+        require(0 <= self.capo < self.frets, f"--capo {self.capo}: give 0 (none) to {self.frets - 1}, below --frets")
 
 
 @dataclass(frozen=True)
@@ -368,258 +367,11 @@ class SoundConfig:
 
     def __post_init__(self) -> None:
         for name in ("loop", "synth", "soundfont"):
-            _require(self.wav or getattr(self, name) == getattr(SoundConfig, name), f"--{name}: is about sound files; give --wav too")
-        _require(self.synth == "fluidsynth" or not self.soundfont, "--soundfont: is for --synth fluidsynth")
+            require(self.wav or getattr(self, name) == getattr(SoundConfig, name), f"--{name}: is about sound files; give --wav too")
+        require(self.synth == "fluidsynth" or not self.soundfont, "--soundfont: is for --synth fluidsynth")
 
 
-# ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
-
-
-@dataclass(frozen=True)
-class TrainVAE:
-    """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
-
-    SECTIONS: ClassVar[dict[str, str]] = {
-        "dataset": "dataset",
-        "tokenizer": "tokenizer",
-        "model": "model",
-        "train_vae": "train",
-        "train_run": "run",
-    }
-
-    preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
-    run: TrainRunConfig = field(default_factory=TrainRunConfig)
-    dataset: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: VAEConfig = field(default_factory=VAEConfig)
-    train: VAETrainConfig = field(default_factory=VAETrainConfig)
-
-
-@dataclass(frozen=True)
-class TrainDiffusion:
-    """Train the latent diffusion model on the latents of the run's VAE. Run the same command again to resume."""
-
-    SECTIONS: ClassVar[dict[str, str]] = {"diffusion": "model", "train_diffusion": "train"}
-
-    preset: str = "riff_2bar"  # starting point for all other options; `python config.py` lists them
-    data: str = ""  # folder of riffs; default: the one the VAE was trained on
-    run: TrainRunConfig = field(default_factory=TrainRunConfig)
-    model: DiffusionConfig = field(default_factory=DiffusionConfig)
-    train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
-
-
-@dataclass(frozen=True)
-class TrainLM:
-    """Train a language model on a folder of pieces, or of riffs. Run the same command again to resume."""
-
-    SECTIONS: ClassVar[dict[str, str]] = {
-        "dataset": "dataset",
-        "tokenizer": "tokenizer",
-        "events": "events",
-        "lm": "model",
-        "train_lm": "train",
-    }
-
-    preset: str = "events_lstm"  # starting point for all other options; `python config.py` lists them
-    run: TrainRunConfig = field(default_factory=TrainRunConfig)
-    dataset: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    events: EventConfig = field(default_factory=EventConfig)
-    model: LMConfig = field(default_factory=LMConfig)
-    train: LMTrainConfig = field(default_factory=LMTrainConfig)
-
-    def __post_init__(self) -> None:
-        lag, length = self.model.copy_lag, self.train.seq_len
-        _require(
-            not self.model.copy_size or lag < length, f"--seq-len {length}: nothing is copied within --copy-lag {lag} tokens; give more"
-        )
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Write new riffs: one MIDI file each, and all of them in a row in one long file."""
-
-    SECTIONS: ClassVar[dict[str, str]] = {"sample": "sample"}
-
-    preset: str = "riff_2bar"  # which run to use, if --run-dir is not given
-    num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
-    seeds: str = ""  # the seeds themselves instead, such as 0-15 or 3,8,20-24; seed 7 is the same riff in any batch
-    output_dir: str = ""  # where to write; default: the run folder
-    max_copy: float = 0.99  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
-    bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
-    program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
-    length: int = 4000  # longest piece of an event model, in tokens
-    prime: str = ""  # MIDI file whose beginning an event model goes on from
-    prime_tokens: int = 64  # how many of its tokens are given
-    guitar: GuitarConfig = field(default_factory=GuitarConfig)
-    sound: SoundConfig = field(default_factory=SoundConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
-
-    def __post_init__(self) -> None:
-        _require_finite(self)
-        _require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
-        _require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
-        _require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
-        _require(0 <= self.max_copy <= 1, f"--max-copy {self.max_copy}: give a share from 0 to 1 (1 allows copies)")
-        _require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
-        _require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
-
-
-# ---------------------------------------------------------------- presets: differences from the defaults, smallest first
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
-        "train_vae.init_from": "none",
-        "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
-        "diffusion.hidden_size": 64, "diffusion.blocks": 2,
-        "train_diffusion.steps": 300, "train_diffusion.latents": 512,
-    },
-    # the first reference document's tokens: equal neighbours join
-    "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none"},
-    "riff_2bar": {},
-    # the same riffs by a language model: the rival without a latent
-    "riff_2bar_lstm": {
-        "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,
-        "train_lm.lr": 1e-3, "train_lm.dropout": 0.5, "train_lm.patience": 400,
-        "sample.temperature": 0.8,
-    },
-    # the fifth reference document's music model: whole pieces as events
-    "events_lstm_tiny": {
-        "lm.tokens": "events", "lm.embed_size": 32, "lm.hidden_size": 64, "lm.layers": 1, "train_lm.steps": 150, "train_lm.lr": 3e-3,
-        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
-    },
-    "events_lstm": {
-        "lm.tokens": "events", "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
-    },
-    # the same, able to copy sections and told where it is in the piece
-    "events_lstm_copy": {
-        "lm.tokens": "events", "lm.copy_size": 128, "lm.copy_lag": 48, "lm.position_buckets": 64,
-        "train_lm.steps": 1200, "train_lm.batch_size": 8, "train_lm.seq_len": 1024, "train_lm.lr": 1e-3, "train_lm.dropout": 0.4,
-        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50, "sample.top_p": 0.98,
-    },
-}  # fmt: skip
-
-# Presets that this word stands in are language models: train_lm.py trains them.
-_LM_WORD = "lm.tokens"
-
-# What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
-FINE_TUNING: dict[str, Any] = {
-    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 1.0,
-    "train_run.eval_interval": 25,
-}  # fmt: skip
-
-Script = TypeVar("Script")
-
-
-def preset_options(script: type[Script], preset: str, init_from: str = "") -> Script:
-    """The options of a script under a preset, before any flag.
-
-    Args:
-        script: TrainVAE, TrainDiffusion, ...
-        preset: a key of PRESETS.
-        init_from: what the VAE will start from, if not what the preset says: trained weights want other options (FINE_TUNING).
-
-    Raises:
-        UserError: the preset does not exist.
-    """
-    require_preset(preset)
-    if script in (TrainVAE, TrainDiffusion) and is_language_model(preset):
-        raise UserError(f"--preset {preset}: is a language model; train it with train_lm.py")
-    if script is TrainLM and not is_language_model(preset):
-        raise UserError(f"--preset {preset}: is no language model; train it with train_vae.py and train_diffusion.py")
-    options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
-    if script is TrainVAE and (init_from or options.train.init_from) != "none":
-        options = _with(options, FINE_TUNING)
-    return options
-
-
-def is_language_model(preset: str) -> bool:
-    """Whether a preset is trained by train_lm.py."""
-    return _LM_WORD in PRESETS[preset]
-
-
-def writes_events(preset: str) -> bool:
-    """Whether a preset's music is whole pieces of events, not riffs."""
-    return PRESETS[preset].get(_LM_WORD) == "events"
-
-
-def require_preset(preset: str) -> None:
-    """
-    Raises:
-        UserError: there is no such preset.
-    """
-    _require(preset in PRESETS, f"--preset {preset}: choose from {', '.join(PRESETS)}")
-
-
-def _with(options: Script, differences: Mapping[str, Any]) -> Script:
-    """The options with some differences, keyed section.name; sections of other scripts are passed over."""
-    for key, value in differences.items():
-        section, name = key.split(".")
-        where = options.SECTIONS.get(section)  # type: ignore[attr-defined]
-        if where is not None:
-            part = dataclasses.replace(getattr(options, where), **{name: value})
-            options = dataclasses.replace(options, **{where: part})  # type: ignore[type-var]
-    return options
-
-
-def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Script:
-    """Read a script's command line: default < preset < what --init-from changes < flag.
-
-    Raises:
-        UserError: a value out of its range, or an unknown preset.
-        SystemExit: an unknown flag (2, with a suggestion) or --help (0).
-    """
-    import tyro
-
-    argv = list(sys.argv[1:] if argv is None else argv)
-    given = {"--preset": script().preset, "--init-from": ""}  # type: ignore[attr-defined]
-    for i, word in enumerate(argv):
-        flag, equals, value = word.partition("=")
-        flag = flag.replace("_", "-")  # tyro takes both
-        if flag in given:
-            given[flag] = value if equals else argv[i + 1] if i + 1 < len(argv) else given[flag]
-    default = preset_options(script, given["--preset"], given["--init-from"])
-    description = (script.__doc__ or "").strip()
-    options = tyro.cli(script, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,), description=description)
-    run: RunConfig = options.run  # type: ignore[attr-defined]
-    if not run.run_dir:
-        run = dataclasses.replace(run, run_dir=str(Path("runs") / options.preset))  # type: ignore[attr-defined]
-        options = dataclasses.replace(options, run=run)  # type: ignore[type-var]
-    return options
-
-
-def format_options(options: Any, indent: str = "") -> str:
-    """The resolved options as indented text, one per line (what --dry-run prints)."""
-    lines = []
-    for f in dataclasses.fields(options):
-        value = getattr(options, f.name)
-        if dataclasses.is_dataclass(value):
-            lines += [f"{indent}{f.name}:", format_options(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{f.name}: {value}")
-    return "\n".join(lines)
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read `0-3,8` as [0, 1, 2, 3, 8].
-
-    Raises:
-        UserError: the text is not a list of seeds and ranges, names a seed twice, or names over 100000.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        numbers = re.fullmatch(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", part)
-        if numbers is None:
-            raise UserError(f"--seeds {text[:80]}: give seeds and ranges such as 0-15 or 3,8,20-24")
-        low = int(numbers[1])
-        high = int(numbers[2] or low)
-        if high < low or high - low + len(seeds) >= MAX_OUTPUTS:
-            raise UserError(f"--seeds {text[:80]}: the range {part.strip()} is empty, or there are over {MAX_OUTPUTS} seeds")
-        seeds += range(low, high + 1)
-    if len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds {text}: a seed is named twice; each seed is one riff")
-    return seeds
+# ---------------------------------------------------------------- running a script
 
 
 def run_script(main: Callable[[Sequence[str]], int]) -> None:
@@ -650,9 +402,3 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    for preset_name, differences in PRESETS.items():
-        shown = ", ".join(f"{k}={v}" for k, v in differences.items()) or "(all defaults)"
-        print(f"{preset_name:18s} {shown}")

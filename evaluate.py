@@ -23,21 +23,12 @@ import numpy as np
 import tyro
 
 import reports
-from config import (
-    RunConfig,
-    SampleConfig,
-    UserError,
-    format_options,
-    is_language_model,
-    parse_options,
-    require_preset,
-    run_script,
-    writes_events,
-)
+from config import RunConfig, SampleConfig, UserError, run_script
 from evaluation import METRICS, MODEL, compare
 from events import EOS
 from files import make_room, refuse_foreign_picture, save_picture, write_files
 from piece_evaluation import PIECE_METRICS, compare_pieces
+from presets import format_options, is_language_model, parse_options, require_preset, writes_events
 
 if TYPE_CHECKING:  # torch is loaded when it is needed
     from studies import Drawing

@@ -36,18 +36,11 @@ from config import (
     LONG_FILE,
     VAE_FILE,
     EventConfig,
-    Generate,
     GuitarConfig,
     SoundConfig,
     TokenizerConfig,
     UserError,
-    format_options,
-    is_language_model,
-    parse_options,
-    parse_seeds,
-    preset_options,
     run_script,
-    writes_events,
 )
 from dataset import plural
 from events import events_to_midi, midi_to_events
@@ -60,6 +53,7 @@ from novelty import Nearest, TrainingPieces
 from outputs import companions, refuse_to_overwrite, write_with_json
 from piece_evaluation import piece_facts
 from pieces import Vocabulary, event_vocabulary
+from presets import Generate, format_options, is_language_model, parse_options, parse_seeds, preset_options, writes_events
 from sampling import MAX_ATTEMPTS, Draw, sample_events, sample_original_riffs, sample_riffs, sample_riffs_by_lm
 from tab import unplayable
 from training import choose_device, choose_threads

@@ -209,8 +209,8 @@ class LanguageModelStepper:
 
 
 if __name__ == "__main__":
-    from config import PRESETS, TrainLM, is_language_model, preset_options
     from pieces import vocabulary
+    from presets import PRESETS, TrainLM, is_language_model, preset_options
 
     for preset in filter(is_language_model, PRESETS):
         options = preset_options(TrainLM, preset)

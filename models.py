@@ -436,7 +436,7 @@ class LatentDiffusion(nn.Module):
 
 
 if __name__ == "__main__":
-    from config import PRESETS, TrainDiffusion, TrainVAE, is_language_model, preset_options
+    from presets import PRESETS, TrainDiffusion, TrainVAE, is_language_model, preset_options
 
     for preset in PRESETS:
         if is_language_model(preset):

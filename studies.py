@@ -24,18 +24,7 @@ from checkpoints import (
     load_vae,
     training_riffs,
 )
-from config import (
-    DIFFUSION_FILE,
-    LM_FILE,
-    VAE_FILE,
-    DataConfig,
-    EventConfig,
-    Generate,
-    SampleConfig,
-    TokenizerConfig,
-    UserError,
-    VAETrainConfig,
-)
+from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, DataConfig, EventConfig, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import RiffData, load_riffs, plural
 from evaluation import MODEL, MOST, TRAIN, Row, Study
 from language_model import LanguageModel
@@ -44,6 +33,7 @@ from model_figures import evaluate_pieces, final_figures, perplexity
 from models import RiffVAE
 from novelty import TrainingPieces, TrainingRiffs
 from pieces import PieceData, event_vocabulary, load_pieces, riffs_as_pieces
+from presets import Generate
 from sampling import decode, reconstruct, sample_events, sample_riffs, sample_riffs_by_lm
 
 LEAST_HELD = 2  # riffs, or pieces, that real music can be compared with

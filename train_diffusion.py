@@ -22,11 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import training
 from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
-from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TrainDiffusion, format_options, parse_options, run_script
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, run_script
 from dataset import ExampleStream
 from latents import LatentTable, latent_table, prior_tokens
 from models import LatentDiffusion, RiffVAE
 from novelty import TrainingRiffs, human_distance
+from presets import TrainDiffusion, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
 

@@ -31,8 +31,9 @@ from checkpoints import (
     training_riffs,
     weights_hash,
 )
-from config import DiffusionConfig, TokenizerConfig, TrainVAE, UserError, VAEConfig, preset_options
+from config import DiffusionConfig, TokenizerConfig, UserError, VAEConfig
 from models import LatentDiffusion, RiffVAE
+from presets import TrainVAE, preset_options
 from resuming import plain_options
 
 torch.set_num_threads(1)

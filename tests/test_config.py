@@ -12,25 +12,16 @@ from pathlib import Path
 import pytest
 
 import config
-from config import (
-    PRESETS,
-    DataConfig,
-    Generate,
-    TokenizerConfig,
-    TrainDiffusion,
-    TrainLM,
-    TrainVAE,
-    UserError,
-    is_language_model,
-    parse_options,
-    parse_seeds,
-)
+import presets
+from config import DataConfig, TokenizerConfig, UserError
 from evaluate import Evaluate
+from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"midi_riffs"}
 LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other file is a script
     "config": set(),
+    "presets": {"config"},
     "files": {"config"},
     "midi_utils": {"config"},
     "metrics": {"config", "midi_utils"},
@@ -53,8 +44,8 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "songs": {"config", "midi_utils", "metrics", "dataset", "fretboard", "gpif", "guitar_pro", "sections"},
     "sound": {"config", "files", "midi_utils", "dataset"},
     "outputs": {"config", "files", "midi_utils", "fretboard", "guitar_pro", "sound", "tab"},
-    "models": {"config"},
-    "language_model": {"config", "pieces"},
+    "models": {"config", "presets"},
+    "language_model": {"config", "pieces", "presets"},
     "latents": {"dataset", "models"},
     "sampling": {"config", "events", "language_model", "models", "novelty", "pieces"},
     "checkpoints": {"config", "files", "dataset", "language_model", "models", "novelty", "pieces"},
@@ -73,6 +64,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         "models",
         "novelty",
         "pieces",
+        "presets",
         "sampling",
     },
 }
@@ -170,7 +162,7 @@ def test_every_key_of_every_preset_is_a_field_somewhere() -> None:
 
 
 # What FINE_TUNING changes, as (section, field) of TrainVAE.
-SPECIAL = [(TrainVAE.SECTIONS[key.split(".")[0]], key.split(".")[1], value) for key, value in config.FINE_TUNING.items()]
+SPECIAL = [(TrainVAE.SECTIONS[key.split(".")[0]], key.split(".")[1], value) for key, value in presets.FINE_TUNING.items()]
 
 
 def found(options: TrainVAE) -> list:
@@ -238,7 +230,7 @@ def test_run_dir_follows_the_preset_unless_given() -> None:
     assert parse_options(TrainVAE, ["--run-dir", "elsewhere"]).run.run_dir == "elsewhere"
 
 
-@pytest.mark.parametrize("script", ["config", "check_midi", "cut_riffs", "evaluate", "visualize_tokens"])
+@pytest.mark.parametrize("script", ["config", "presets", "check_midi", "cut_riffs", "evaluate", "visualize_tokens"])
 def test_every_option_says_what_it_is(script: str) -> None:
     """The comment behind a field is its help; a line too long is wrapped by the formatter, and its help is lost."""
     assert not re.findall(r"^    [a-z_]+: [^=\n]+ = \($", (ROOT / f"{script}.py").read_text(encoding="utf-8"), flags=re.M)
@@ -255,11 +247,11 @@ def test_unknown_flag_exits_2_with_a_suggestion(capsys: pytest.CaptureFixture[st
 
 
 def test_unknown_preset_names_the_choices() -> None:
-    for ask in (lambda: parse_options(TrainVAE, ["--preset", "nope"]), lambda: config.require_preset("nope")):
+    for ask in (lambda: parse_options(TrainVAE, ["--preset", "nope"]), lambda: presets.require_preset("nope")):
         with pytest.raises(UserError, match=r"--preset nope: choose from .*riff_2bar"):
             ask()
     for preset in PRESETS:
-        config.require_preset(preset)
+        presets.require_preset(preset)
 
 
 BAD_FLAGS = [
@@ -388,6 +380,6 @@ def test_tokenizer_sizes() -> None:
 
 
 def test_format_options_shows_every_field() -> None:
-    text = config.format_options(TrainVAE())
+    text = presets.format_options(TrainVAE())
     for field in dataclasses.fields(DataConfig):
         assert f"  {field.name}: {getattr(DataConfig(), field.name)}" in text.splitlines()

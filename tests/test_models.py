@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from config import HOLD, REST, DiffusionConfig, TokenizerConfig, TrainVAE, VAEConfig, VAETrainConfig, preset_options
+from config import HOLD, REST, DiffusionConfig, TokenizerConfig, VAEConfig, VAETrainConfig
 from models import Draws, LatentDiffusion, NoiseSchedule, RiffVAE, inverse_cdf, kl_cost, kl_nats, reconstruction_nats
+from presets import TrainVAE, preset_options
 from sampling import reconstruct
 from train_vae import make_draws, training_loss
 

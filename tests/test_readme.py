@@ -46,7 +46,7 @@ def test_command_exists(command: str) -> None:
         words = ["python", *words[words.index("2") + 1 :]]
     script = words[1:3] if words[1] == "-m" else words[1:2]
     rest = words[1 + len(script) :]
-    if script == ["config.py"]:
+    if script == ["presets.py"]:
         return
     done = asked_for_help(tuple(script))
     if script == ["-m", "experiments.round_trip"]:  # takes folders only

@@ -32,8 +32,9 @@ import resuming
 import train_vae
 import training
 from checkpoints import VAE_KIND, load_vae, read_checkpoint, weights_hash
-from config import BASE_MODEL, DIFFUSION_FILE, VAE_FILE, TokenizerConfig, TrainVAE, UserError, VAETrainConfig, parse_options
+from config import BASE_MODEL, DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
+from presets import TrainVAE, parse_options
 from resuming import RunFiles
 
 torch.set_num_threads(1)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig, TrainVAE, preset_options
+from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
 from midi_utils import is_legal
 from models import LatentDiffusion, NoiseSchedule, RiffVAE
+from presets import TrainVAE, preset_options
 from sampling import CHUNK, decode, denoising_times, grammar_mask, reconstruct, sample_latents, sample_riffs, token_probabilities
 
 torch.set_num_threads(1)

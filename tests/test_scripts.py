@@ -22,14 +22,15 @@ import torch
 from conftest import Here, Result, assert_is_a_picture, assert_one_line, bytes_below, small_songs
 
 import check_midi
-import config
 import evaluate
 import generate
+import presets
 import train_diffusion
 import train_vae
 import visualize_tokens
-from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, Generate, SampleConfig, TokenizerConfig
+from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, SampleConfig, TokenizerConfig
 from midi_utils import TICKS_PER_BEAT, tokens_to_notes
+from presets import Generate
 
 torch.set_num_threads(1)
 
@@ -144,12 +145,12 @@ def test_dry_run_prints_the_options_and_writes_nothing(script: str, here: Here, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("library", ["config", "models", "language_model"])
+@pytest.mark.parametrize("library", ["presets", "models", "language_model"])
 def test_libraries_show_themselves(library: str, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / f"{library}.py"), run_name="__main__")
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    shows = {"config": True, "models": False, "language_model": True}[library]
-    assert shown == [preset for preset in config.PRESETS if library == "config" or config.is_language_model(preset) == shows]
+    shows = {"presets": True, "models": False, "language_model": True}[library]
+    assert shown == [preset for preset in presets.PRESETS if library == "presets" or presets.is_language_model(preset) == shows]
 
 
 # ---------------------------------------------------------------- what generate.py makes

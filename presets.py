@@ -1,0 +1,290 @@
+"""The options of each script, the presets, and the command line. Imports no torch.
+
+Precedence: default < preset < flag. Run `python presets.py` to see the presets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from config import (
+    MAX_OUTPUTS,
+    DataConfig,
+    DiffusionConfig,
+    DiffusionTrainConfig,
+    EventConfig,
+    GuitarConfig,
+    LMConfig,
+    LMTrainConfig,
+    RunConfig,
+    SampleConfig,
+    SoundConfig,
+    TokenizerConfig,
+    TrainRunConfig,
+    UserError,
+    VAEConfig,
+    VAETrainConfig,
+    require,
+    require_finite,
+)
+
+Script = TypeVar("Script")
+
+# ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
+
+
+@dataclass(frozen=True)
+class TrainVAE:
+    """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {
+        "dataset": "dataset",
+        "tokenizer": "tokenizer",
+        "model": "model",
+        "train_vae": "train",
+        "train_run": "run",
+    }
+
+    preset: str = "riff_2bar"  # starting point for all other options; `python presets.py` lists them
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    dataset: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: VAEConfig = field(default_factory=VAEConfig)
+    train: VAETrainConfig = field(default_factory=VAETrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainDiffusion:
+    """Train the latent diffusion model on the latents of the run's VAE. Run the same command again to resume."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {"diffusion": "model", "train_diffusion": "train"}
+
+    preset: str = "riff_2bar"  # starting point for all other options; `python presets.py` lists them
+    data: str = ""  # folder of riffs; default: the one the VAE was trained on
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: DiffusionTrainConfig = field(default_factory=DiffusionTrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainLM:
+    """Train a language model on a folder of pieces, or of riffs. Run the same command again to resume."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {
+        "dataset": "dataset",
+        "tokenizer": "tokenizer",
+        "events": "events",
+        "lm": "model",
+        "train_lm": "train",
+    }
+
+    preset: str = "events_lstm"  # starting point for all other options; `python presets.py` lists them
+    run: TrainRunConfig = field(default_factory=TrainRunConfig)
+    dataset: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    events: EventConfig = field(default_factory=EventConfig)
+    model: LMConfig = field(default_factory=LMConfig)
+    train: LMTrainConfig = field(default_factory=LMTrainConfig)
+
+    def __post_init__(self) -> None:
+        lag, length = self.model.copy_lag, self.train.seq_len
+        require(
+            not self.model.copy_size or lag < length, f"--seq-len {length}: nothing is copied within --copy-lag {lag} tokens; give more"
+        )
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Write new riffs: one MIDI file each, and all of them in a row in one long file."""
+
+    SECTIONS: ClassVar[dict[str, str]] = {"sample": "sample"}
+
+    preset: str = "riff_2bar"  # which run to use, if --run-dir is not given
+    num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
+    seeds: str = ""  # the seeds themselves instead, such as 0-15 or 3,8,20-24; seed 7 is the same riff in any batch
+    output_dir: str = ""  # where to write; default: the run folder
+    max_copy: float = 0.99  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
+    bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
+    program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
+    length: int = 4000  # longest piece of an event model, in tokens
+    prime: str = ""  # MIDI file whose beginning an event model goes on from
+    prime_tokens: int = 64  # how many of its tokens are given
+    guitar: GuitarConfig = field(default_factory=GuitarConfig)
+    sound: SoundConfig = field(default_factory=SoundConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
+        require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
+        require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
+        require(0 <= self.max_copy <= 1, f"--max-copy {self.max_copy}: give a share from 0 to 1 (1 allows copies)")
+        require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
+        require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
+
+
+# ---------------------------------------------------------------- presets: differences from the defaults, smallest first
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
+        "train_vae.init_from": "none",
+        "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
+        "diffusion.hidden_size": 64, "diffusion.blocks": 2,
+        "train_diffusion.steps": 300, "train_diffusion.latents": 512,
+    },
+    # the first reference document's tokens: equal neighbours join
+    "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none"},
+    "riff_2bar": {},
+    # the same riffs by a language model: the rival without a latent
+    "riff_2bar_lstm": {
+        "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,
+        "train_lm.lr": 1e-3, "train_lm.dropout": 0.5, "train_lm.patience": 400,
+        "sample.temperature": 0.8,
+    },
+    # the fifth reference document's music model: whole pieces as events
+    "events_lstm_tiny": {
+        "lm.tokens": "events", "lm.embed_size": 32, "lm.hidden_size": 64, "lm.layers": 1, "train_lm.steps": 150, "train_lm.lr": 3e-3,
+        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+    },
+    "events_lstm": {
+        "lm.tokens": "events", "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50,
+    },
+    # the same, able to copy sections and told where it is in the piece
+    "events_lstm_copy": {
+        "lm.tokens": "events", "lm.copy_size": 128, "lm.copy_lag": 48, "lm.position_buckets": 64,
+        "train_lm.steps": 1200, "train_lm.batch_size": 8, "train_lm.seq_len": 1024, "train_lm.lr": 1e-3, "train_lm.dropout": 0.4,
+        "dataset.transpose": 0, "dataset.holdout": 0.1, "sample.temperature": 1.0, "sample.top_k": 50, "sample.top_p": 0.98,
+    },
+}  # fmt: skip
+
+# Presets that this word stands in are language models: train_lm.py trains them.
+_LM_WORD = "lm.tokens"
+
+# What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
+FINE_TUNING: dict[str, Any] = {
+    "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 1.0,
+    "train_run.eval_interval": 25,
+}  # fmt: skip
+
+
+def preset_options(script: type[Script], preset: str, init_from: str = "") -> Script:
+    """The options of a script under a preset, before any flag.
+
+    Args:
+        script: TrainVAE, TrainDiffusion, ...
+        preset: a key of PRESETS.
+        init_from: what the VAE will start from, if not what the preset says: trained weights want other options (FINE_TUNING).
+
+    Raises:
+        UserError: the preset does not exist.
+    """
+    require_preset(preset)
+    if script in (TrainVAE, TrainDiffusion) and is_language_model(preset):
+        raise UserError(f"--preset {preset}: is a language model; train it with train_lm.py")
+    if script is TrainLM and not is_language_model(preset):
+        raise UserError(f"--preset {preset}: is no language model; train it with train_vae.py and train_diffusion.py")
+    options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
+    if script is TrainVAE and (init_from or options.train.init_from) != "none":
+        options = _with(options, FINE_TUNING)
+    return options
+
+
+def is_language_model(preset: str) -> bool:
+    """Whether a preset is trained by train_lm.py."""
+    return _LM_WORD in PRESETS[preset]
+
+
+def writes_events(preset: str) -> bool:
+    """Whether a preset's music is whole pieces of events, not riffs."""
+    return PRESETS[preset].get(_LM_WORD) == "events"
+
+
+def require_preset(preset: str) -> None:
+    """
+    Raises:
+        UserError: there is no such preset.
+    """
+    require(preset in PRESETS, f"--preset {preset}: choose from {', '.join(PRESETS)}")
+
+
+def _with(options: Script, differences: Mapping[str, Any]) -> Script:
+    """The options with some differences, keyed section.name; sections of other scripts are passed over."""
+    for key, value in differences.items():
+        section, name = key.split(".")
+        where = options.SECTIONS.get(section)  # type: ignore[attr-defined]
+        if where is not None:
+            part = dataclasses.replace(getattr(options, where), **{name: value})
+            options = dataclasses.replace(options, **{where: part})  # type: ignore[type-var]
+    return options
+
+
+def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Script:
+    """Read a script's command line: default < preset < what --init-from changes < flag.
+
+    Raises:
+        UserError: a value out of its range, or an unknown preset.
+        SystemExit: an unknown flag (2, with a suggestion) or --help (0).
+    """
+    import tyro
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    given = {"--preset": script().preset, "--init-from": ""}  # type: ignore[attr-defined]
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")  # tyro takes both
+        if flag in given:
+            given[flag] = value if equals else argv[i + 1] if i + 1 < len(argv) else given[flag]
+    default = preset_options(script, given["--preset"], given["--init-from"])
+    description = (script.__doc__ or "").strip()
+    options = tyro.cli(script, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,), description=description)
+    run: RunConfig = options.run  # type: ignore[attr-defined]
+    if not run.run_dir:
+        run = dataclasses.replace(run, run_dir=str(Path("runs") / options.preset))  # type: ignore[attr-defined]
+        options = dataclasses.replace(options, run=run)  # type: ignore[type-var]
+    return options
+
+
+def format_options(options: Any, indent: str = "") -> str:
+    """The resolved options as indented text, one per line (what --dry-run prints)."""
+    lines = []
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        if dataclasses.is_dataclass(value):
+            lines += [f"{indent}{f.name}:", format_options(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{f.name}: {value}")
+    return "\n".join(lines)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `0-3,8` as [0, 1, 2, 3, 8].
+
+    Raises:
+        UserError: the text is not a list of seeds and ranges, names a seed twice, or names over 100000.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        numbers = re.fullmatch(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", part)
+        if numbers is None:
+            raise UserError(f"--seeds {text[:80]}: give seeds and ranges such as 0-15 or 3,8,20-24")
+        low = int(numbers[1])
+        high = int(numbers[2] or low)
+        if high < low or high - low + len(seeds) >= MAX_OUTPUTS:
+            raise UserError(f"--seeds {text[:80]}: the range {part.strip()} is empty, or there are over {MAX_OUTPUTS} seeds")
+        seeds += range(low, high + 1)
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text}: a seed is named twice; each seed is one riff")
+    return seeds
+
+
+if __name__ == "__main__":
+    for preset_name, differences in PRESETS.items():
+        shown = ", ".join(f"{k}={v}" for k, v in differences.items()) or "(all defaults)"
+        print(f"{preset_name:18s} {shown}")
