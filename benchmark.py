@@ -28,12 +28,13 @@ from dataset import load_riffs
 from files import write_file
 from fretboard import finger, fretboard
 from language_model import LanguageModel
+from lm_sampling import EventGrammar, continue_sequences
 from midi_utils import riffs_to_midi, tokens_to_notes
 from models import LatentDiffusion, RiffVAE
 from outputs import companions
 from pieces import Vocabulary, event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
-from sampling import EventGrammar, continue_sequences, sample_riffs
+from sampling import sample_riffs
 from sound import render
 
 ROOT = Path(__file__).parent

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+ATTRIBUTES = ("density", "rests", "syncopation", "range")  # what can be asked of a riff in a number, see steering.attributes
 REST = 0  # token: nothing sounds on this step
 HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
 MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it would read as a rest
@@ -211,12 +212,20 @@ class DiffusionConfig:
     num_timesteps: int = 1000  # length T of the noise schedule
     schedule: Literal["cosine", "linear"] = "cosine"  # shape of alphas_cumprod; both end near zero at any T
     prediction_type: Literal["eps", "x0", "v"] = "v"  # what the denoiser predicts
+    conditions: str = ""  # what riffs it can be asked for, with commas: density, rests, syncopation, range; empty: none
 
     def __post_init__(self) -> None:
         size = self.hidden_size
         require(2 <= size <= MAX_SIZE and size % 2 == 0, f"--hidden-size {size}: give an even number, 2 to {MAX_SIZE}")
         require(1 <= self.blocks <= 100, f"--blocks {self.blocks}: give 1 to 100")
         require(10 <= self.num_timesteps <= 100_000, f"--num-timesteps {self.num_timesteps}: give 10 to 100000")
+        names = self.condition_names
+        known = set(names) <= set(ATTRIBUTES) and len(set(names)) == len(names)
+        require(known, f"--conditions {self.conditions}: give each once, of {', '.join(ATTRIBUTES)}")
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.conditions.split(",")) if self.conditions.strip() else ()
 
 
 @dataclass(frozen=True)
@@ -234,11 +243,13 @@ class DiffusionTrainConfig:
     latents: int = 8192  # riffs encoded to train on, mixed and rotated like the VAE's; at least one for each riff
     prior_transpose: int = 0  # transpose those riffs by up to so many semitones; 0 keeps the keys and registers they were written in
     ema_decay: float = 0.99  # decay of the averaged weights that sampling uses
+    unconditional: float = 0.3  # share of examples that hide all conditions; of the others each shows a condition with even chances
 
     def __post_init__(self) -> None:
         _check_training(self)
         require(1 <= self.latents <= 10_000_000, f"--latents {self.latents}: give 1 to 10000000")
         require(0 <= self.prior_transpose <= 24, f"--prior-transpose {self.prior_transpose}: give 0 to 24 semitones")
+        require(0 <= self.unconditional <= 1, f"--unconditional {self.unconditional}: give a share from 0 to 1")
         require(0 <= self.ema_decay < 1, f"--ema-decay {self.ema_decay}: give 0 to below 1")
 
 
@@ -328,6 +339,39 @@ class SampleConfig:
         require(0 < self.top_p <= 1, f"--top-p {self.top_p}: give a probability mass above 0, up to 1")
         require(self.sampling_steps >= 1, f"--sampling-steps {self.sampling_steps}: give 1 or more")
         require(0 <= self.eta <= 1, f"--eta {self.eta}: give 0 (DDIM) to 1 (DDPM)")
+
+
+@dataclass(frozen=True)
+class SteerConfig:
+    """What is asked of new riffs. What is demanded of key, range, first and last notes and onsets is met by every riff."""
+
+    key: str = ""  # 'E minor', F#m, 'A minor pentatonic', ...; own: the given riff's; any: not held to the given riff's
+    scale: str = ""  # scale on the tonic of --key, such as dorian (`python -m steering.keys` lists them)
+    low: str = ""  # lowest pitch, such as E2 (or a MIDI number)
+    high: str = ""  # highest pitch
+    start_note: str = ""  # what the first note may be: E2 is one pitch, E every E; several with commas
+    end_note: str = ""  # what the last note may be
+    onsets: str = ""  # where notes start, x or . for each step of a bar or of the riff: x..x..x.x..x..x.
+    density: float | None = None  # notes per bar
+    rests: float | None = None  # share of silent steps, 0 to 1
+    syncopation: float | None = None  # per bar, Longuet-Higgins & Lee: 0 is on the beat, 3 usual for riffs, 7 much
+    range: float | None = None  # semitones from the lowest to the highest note
+    guidance_scale: float = 2.0  # how hard the denoiser listens to density, rests, syncopation and range; 1 is off, 0 does not listen
+    attribute: str = ""  # changes along directions of the latent space, in standard deviations: density=+1,rests=-0.5
+    candidates: int = 0  # riffs drawn for each seed, of which one that goes well with what is asked is taken; 0: 16 if anything is
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        for name, most in (("density", 96), ("rests", 1), ("syncopation", 384), ("range", 126)):
+            value = getattr(self, name)
+            require(value is None or 0 <= value <= most, f"--{name} {value}: give 0 to {most}")
+        require(0 <= self.guidance_scale <= 20, f"--guidance-scale {self.guidance_scale}: give 0 to 20; 1 is off, 2 usual")
+        require(0 <= self.candidates <= 1024, f"--candidates {self.candidates}: give 0 (16 where something is asked) to 1024")
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """Attributes that a number was given for."""
+        return {name: getattr(self, name) for name in ATTRIBUTES if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)

@@ -1,366 +1,433 @@
-"""Write new riffs, or whole pieces, with a trained run.
+"""Write new riffs, more of a riff, or whole pieces, with a trained run.
 
-    python generate.py [--num-outputs 16] [--seeds 0-15] [--temperature 1.0] [--rest-penalty 0] [--prior diffusion] ...
+    python generate.py [--num-outputs 16] [--seeds 0-15] [--key "E minor"] [--density 10] [--form AABA] ...
+    python generate.py vary|infill|continue|answer|reconstruct|arrange RIFF.mid [--strength 0.3] [--keep-bars 1] ...
+    python generate.py interpolate A.mid B.mid [--steps 8] ...
     python generate.py --preset events_lstm [--length 4000] [--top-k 50] [--prime FILE.mid --prime-tokens 64] ...
 
-Writes generated_riff_long.mid (all riffs in a row, a marker at each) to the run folder, and one file per riff to riffs/
-beside it, named by seed and tempo. Beside each MIDI file lies a JSON file that says how it was made, and how much of it the
-nearest training riff has too; what copies more than --max-copy is drawn again. The same seed gives the same bytes, whatever
-else is made with it.
+New riffs: generated_riff_long.mid (a verse made of the first one; --form free: all in a row) in the run folder, and one file per riff
+in riffs/ beside it, named by seed and tempo. The other modes write to a folder of their own, and all in a row to <mode>_long.mid.
+Beside each MIDI file lies a JSON file that says how it was made, and how much of it the nearest training riff has too; what copies
+more than --max-copy is drawn again. The same seed gives the same bytes, whatever else is made with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from checkpoints import (
-    BASE_NAME,
-    build_config,
-    load_diffusion,
-    load_language_model,
-    load_vae,
-    riffs_by_origin,
-    training_riffs,
-    weights_hash,
+from checkpoints import BASE_NAME, training_riffs
+from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, SteerConfig, TokenizerConfig, UserError, run_script
+from dataset import plural, read_file_riffs
+from files import sha256
+from midi_utils import MidiError, Riff, program_name
+from models import RiffVAE
+from novelty import Nearest, TrainingRiffs
+from outputs import mention_others, refuse_to_overwrite, report_redrawn
+from piece_output import write_pieces
+from presets import (
+    MODES,
+    Answer,
+    Arrange,
+    Continue,
+    FromRiff,
+    Generate,
+    Infill,
+    Interpolate,
+    Reconstruct,
+    Sample,
+    Vary,
+    format_options,
+    is_language_model,
+    parse_options,
+    parse_seeds,
+    preset_options,
+    writes_events,
 )
-from config import (
-    DIFFUSION_FILE,
-    LM_FILE,
-    LONG_FILE,
-    VAE_FILE,
-    EventConfig,
-    GuitarConfig,
-    SoundConfig,
-    TokenizerConfig,
-    UserError,
-    run_script,
-)
-from dataset import plural
-from events import events_to_midi, midi_to_events
-from files import make_room
-from fretboard import Fretboard, fretboard, parse_tuning
-from language_model import LanguageModel
-from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
-from midi_utils import MidiError, Riff, pitch_name, program_name, read_midi, riffs_to_midi, tokens_to_notes
-from novelty import Nearest, TrainingPieces
-from outputs import companions, refuse_to_overwrite, write_with_json
-from piece_evaluation import piece_facts
-from pieces import Vocabulary, event_vocabulary
-from presets import Generate, format_options, is_language_model, parse_options, parse_seeds, preset_options, writes_events
-from sampling import MAX_ATTEMPTS, Draw, sample_events, sample_original_riffs, sample_riffs, sample_riffs_by_lm
-from tab import unplayable
+from riff_models import RiffModel, load_riff_model
+from riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
+from sampling import MAX_ATTEMPTS, sample_original_riffs
+from steering import from_riff
+from steering.arranging import FREE_FORM, Part, arrange, leaps, parse_form
+from steering.drawing import Wish
+from steering.keys import estimate_key
+from steering.picking import pick, qualities
+from steering.requests import plain, remarks, settled, wish_of
 from training import choose_device, choose_threads
 
-PARTS_FOLDER, PIECES_FOLDER = "riffs", "pieces"
-KINDS = {".txt": "tab (.txt)", ".gp5": "Guitar Pro (.gp5)", ".wav": "sound (.wav)"}
+PARTS_FOLDER = "riffs"
 
 
-def describe(tokens: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
-    """What a riff is like, in plain numbers, for its JSON. tokens: int [T]"""
-    pitch = tokens_to_notes(tokens, tokenizer)[2]
-    one = tokens[None]
-    restrikes = float(restrike_share(one, tokenizer)[0])
+# ---------------------------------------------------------------- what all modes share
+
+
+def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[Given] = ()) -> dict[str, Any]:
+    """How the files of a call are made, for their JSON."""
+    data = model.content["data"]
     return {
-        "notes": len(pitch),
-        "notes_per_bar": float(notes_per_bar(one, tokenizer)[0]),
-        "rest_ratio": float(rest_ratio(one)[0]),
-        "restrike_share": None if np.isnan(restrikes) else round(restrikes, 4),
-        "lowest": pitch_name(int(pitch.min())) if len(pitch) else None,
-        "highest": pitch_name(int(pitch.max())) if len(pitch) else None,
-        "tokens": tokens.tolist(),
+        "mode": options.MODE,
+        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
+        "steering": plain(wish) | {"attribute": options.steer.attribute or None},
+        "given": [one.facts() for one in given],
+        "bpm": options.bpm or (given[0].riff.bpm if given else data["bpm"]),
+        "program": options.program if options.program >= 0 else given[0].riff.program if given else data["program"],
+        "pitch_range": model.pitch_range,
+        "tuning": model.board.notes,
+        "capo": model.board.capo,
+        "tokenizer": dataclasses.asdict(model.tokenizer),
+        **model.hashes,
     }
 
 
-def plan_files(output_dir: Path, seeds: Sequence[int], bpm: float) -> list[Path]:
-    """The files to write, the long one first. Names sort by seed and carry the tempo.
+def draw_original(
+    options: Generate, model: RiffModel, wish: Wish, seeds: Sequence[int], known: TrainingRiffs
+) -> tuple[np.ndarray, np.ndarray, Nearest, list[int], list[int]]:
+    """Draw one riff for each seed that copies no more than it may.
+
+    Returns:
+        tokens, attempts and nearest training riffs of the seeds for which there is one; those seeds; and the others.
 
     Raises:
-        UserError: one of them would overwrite somebody's file.
+        UserError: there is none for any seed.
     """
-    parts = [output_dir / PARTS_FOLDER / f"riff_seed{seed:06d}_{bpm:.0f}bpm.mid" for seed in seeds]
-    for path in [output_dir / LONG_FILE, *parts]:
-        refuse_to_overwrite(path)
-    return [output_dir / LONG_FILE, *parts]
 
+    def draw(some: Sequence[int], attempt: int) -> np.ndarray:
+        return model.draw(some, options.sample, wish, attempt)
 
-def print_table(tokens: np.ndarray, seeds: Sequence[int], nearest: Nearest, names: Sequence[str], tokenizer: TokenizerConfig) -> None:
-    """One line per riff, and their means.
-
-    Args:
-        nearest: among all riffs the weights have seen.
-        names: of the nearest riffs.
-    """
-    most = 20
-    head = f"{'seed':>6s} {'notes':>6s} {'rests':>6s} {'lowest':>7s} {'highest':>8s} {'copied':>7s}"
-    contour = "semitones above lowest, 0-9a-z"
-    print(f"{head}  {contour:{tokenizer.steps + tokenizer.bars - 1}s}  nearest riff")
-    for seed, riff, copied, name in list(zip(seeds, tokens, nearest.copied, names, strict=True))[:most]:
-        facts = describe(riff, tokenizer)
-        start, end, pitch = tokens_to_notes(riff, tokenizer)
-        signs = ["."] * len(riff)
-        for first, last, value in zip(start, end, pitch, strict=True):
-            signs[first:last] = ["0123456789abcdefghijklmnopqrstuvwxyz"[min(35, int(value - pitch.min()))]] + ["-"] * int(last - first - 1)
-        shown = "|".join("".join(signs[i : i + tokenizer.steps_per_bar]) for i in range(0, len(signs), tokenizer.steps_per_bar))
-        low, high = facts["lowest"] or "-", facts["highest"] or "-"
-        print(f"{seed:6d} {facts['notes']:6d} {facts['rest_ratio']:6.0%} {low:>7s} {high:>8s} {copied:7.0%}  {shown}  {name}")
-    if len(seeds) > most:
-        print(f"   ... and {len(seeds) - most} more")
-    silent = int((rest_ratio(tokens) == 1).sum())
-    print(
-        f"  mean: {notes_per_bar(tokens, tokenizer).mean():.1f} notes per bar, rests {rest_ratio(tokens).mean():.1%}; "
-        f"{distinct_share(tokens):.0%} distinct, {silent} silent"
-    )
-    print(
-        f"  copied: half of the riffs share {np.median(nearest.copied):.0%} or more of their notes (step and interval) with the "
-        f"nearest known riff, the most {nearest.copied.max():.0%}; {int(nearest.copy.sum())} exact or transposed copies"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class RiffModel:
-    """Trained models that write riffs: a VAE with its prior, or a language model."""
-
-    tokenizer: TokenizerConfig
-    content: dict[str, Any]  # of the checkpoint that knows the training riffs
-    board: Fretboard  # the guitar that the riffs are for
-    pitch_range: tuple[int, int]  # MIDI pitches that the riffs stay in: those of the training riffs that the guitar has
-    draw: Draw
-    hashes: dict[str, str | None]  # of the weights, for the record
-
-
-def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
-    """The models of a run.
-
-    Raises:
-        UserError: none there, or they do not fit together.
-    """
-    folder, sample = Path(options.run.run_dir), options.sample
-    if is_language_model(options.preset):
-        model, content = load_language_model(folder / LM_FILE, "riff", str(device))
-        tokenizer = build_config(TokenizerConfig, content["tokenizer"], folder / LM_FILE)
-        board, pitch_range = guitar_of(content, options)
-
-        def draw_by_lm(seeds: Sequence[int], attempt: int) -> np.ndarray:
-            return sample_riffs_by_lm(model, tokenizer, seeds, sample, pitch_range, attempt)
-
-        return RiffModel(tokenizer, content, board, pitch_range, draw_by_lm, {"language_model": weights_hash(model.state_dict())})
-    vae, content = load_vae(folder / VAE_FILE, str(device))
-    diffusion = None
-    if sample.prior == "diffusion":
-        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
-        timesteps = diffusion.config.num_timesteps
-        if sample.sampling_steps > timesteps:
-            raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
-
-    board, pitch_range = guitar_of(content, options)
-
-    def draw(seeds: Sequence[int], attempt: int) -> np.ndarray:
-        return sample_riffs(vae, diffusion, seeds, sample, pitch_range, attempt)[0]
-
-    hashes = {"vae": weights_hash(vae.state_dict()), "diffusion": weights_hash(diffusion.state_dict()) if diffusion else None}
-    return RiffModel(vae.tokenizer, content, board, pitch_range, draw, hashes)
-
-
-def guitar_of(content: Mapping[str, Any], options: Generate) -> tuple[Fretboard, tuple[int, int]]:
-    """The guitar that riffs are written for, and the MIDI pitches they stay in: those of the training riffs that it has.
-
-    Raises:
-        UserError: it has none of them, or there is no such tuning.
-    """
-    low, high = content["data"]["lowest"], content["data"]["highest"]
-    board = fretboard(options.guitar, low, high)
-    both = max(low, board.lowest), min(high, board.highest)
-    if both[0] > both[1]:
-        raise UserError(
-            f"--tuning {board.notes}: goes from {pitch_name(board.lowest)} to {pitch_name(board.highest)}, "
-            f"the training riffs from {pitch_name(low)} to {pitch_name(high)}; give another"
-        )
-    return board, both
-
-
-def write_riffs(options: Generate, seeds: list[int], device: torch.device) -> int:
-    """Riffs: one file each, and all in a row. -> exit status"""
-    model = load_riff_model(options, device)
-    content, tokenizer = model.content, model.tokenizer
-    bpm = options.bpm or content["data"]["bpm"]
-    program = options.program if options.program >= 0 else content["data"]["program"]
-    output_dir = Path(options.output_dir or options.run.run_dir)
-    long_path, *paths = plan_files(output_dir, seeds, bpm)
-
-    # ---- music
-    known = training_riffs(content, tokenizer)
-    origins = dict(zip(("nearest", "nearest_in_base_model"), riffs_by_origin(content, tokenizer), strict=True))
-    drawn, attempts, nearest = sample_original_riffs(model.draw, seeds, known, options.max_copy)
+    drawn, attempts, nearest = sample_original_riffs(draw, seeds, known, options.max_copy)
     kept = np.flatnonzero(attempts >= 0)
-    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
     if not len(kept):
         raise UserError(
             f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts "
             f"({nearest.copied.min():.0%} at least in the last); allow more"
         )
-    tokens, nearest, attempts = drawn[kept], nearest.take(kept), attempts[kept]
-    among = {key: (riffs, riffs.nearest(tokens)) if riffs else None for key, riffs in origins.items()}
-    seeds, paths = [seeds[i] for i in kept], [paths[i] for i in kept]
-    made_with = {
-        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
-        "bpm": bpm,
-        "program": program,
-        "pitch_range": model.pitch_range,
-        "tuning": model.board.notes,
-        "capo": model.board.capo,
-        "tokenizer": dataclasses.asdict(tokenizer),
-        **model.hashes,
-    }
-    riffs = [
-        Riff(riff, ((0.0, bpm),), program, f"riff seed {seed}", ((0.0, f"seed {seed}"),)) for seed, riff in zip(seeds, tokens, strict=True)
-    ]
-    for i, (seed, riff, path) in enumerate(zip(seeds, riffs, paths, strict=True)):
-        facts = {"attempt": int(attempts[i]), "riff": describe(riff.tokens, tokenizer)}
-        facts |= {key: pair[0].describe(pair[1], i) if pair else None for key, pair in among.items()}
-        beside = companions([riff], tokenizer, model.board, options.sound)
-        write_with_json(path, riffs_to_midi([riff], tokenizer), {"seed": seed, **made_with, **facts}, beside)
-    parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
-    beside = companions(riffs, tokenizer, model.board, options.sound)
-    write_with_json(long_path, riffs_to_midi(riffs, tokenizer), {**made_with, "riffs": parts}, beside)
-
-    # ---- what was made
-    names = ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
-    print_table(tokens, seeds, nearest, names, tokenizer)
-    bars = len(seeds) * tokenizer.bars
-    print(f"{long_path}: {plural(len(seeds), 'riff')} in a row, {bars} bars at {bpm:g} bpm, {program_name(program)}")
-    kinds = ", ".join(KINDS[ending] for ending in beside)
-    print(f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); with {kinds}")
-    print(f"guitar: {model.board.name}, {model.board.frets} frets")
-    if not options.guitar.tuning and (standard := dataclasses.replace(model.board, strings=parse_tuning("standard"))) != model.board:
-        lower = sum(bool(unplayable(riff, tokenizer, standard)) for riff in riffs)
-        print(f"        {lower} of {plural(len(riffs), 'riff')} cannot be played on {standard.name}; --tuning keeps riffs on another")
-    mention_others(output_dir / PARTS_FOLDER, "riff", paths)
-    return report_redrawn("riff", seeds, attempts, refused, options.max_copy)
+    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
+    return drawn[kept], attempts[kept], nearest.take(kept), [seeds[i] for i in kept], refused
 
 
-def mention_others(folder: Path, noun: str, ours: Sequence[Path]) -> None:
-    """Say that files of earlier calls lie beside those of this one."""
-    others = set(folder.glob(f"{noun}_seed*.mid")) - set(ours)
-    if others:
-        print(f"{folder}: {plural(len(others), noun)} of earlier calls lie there too; --output-dir keeps sets apart")
+def known_names(nearest: Nearest, known: TrainingRiffs) -> list[str]:
+    """The nearest riffs' names, for the table."""
+    return ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
 
 
-def report_redrawn(noun: str, seeds: Sequence[int], attempts: np.ndarray, refused: Sequence[int], max_copy: float) -> int:
-    """Say what was drawn again and what could not be had. -> exit status"""
-    if (attempts > 0).any():
-        print(f"drawn again because they copied too much (--max-copy {max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
-    if refused:
-        shown = ", ".join(map(str, refused[:8])) + ", ..." * (len(refused) > 8)
-        print(
-            f"generate.py: no {noun} for seed {shown}: {MAX_ATTEMPTS} attempts all copied more than --max-copy {max_copy:g}",
-            file=sys.stderr,
-        )
-    return 1 if refused else 0
+def say_remarks(options: Generate, model: RiffModel) -> None:
+    for remark in remarks(options.steer, model.diffusion, model.known_tokens, model.tokenizer):
+        print(remark)
 
 
-# ---------------------------------------------------------------- pieces
+# ---------------------------------------------------------------- new riffs
 
 
-def prime_tokens(options: Generate, events: EventConfig) -> np.ndarray | None:
-    """The beginning to go on from: BOS and the first tokens of a file; None without one.
+def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
+    """New riffs: one file each, and a verse made of the first, or all in a row. -> exit status"""
+    tokenizer, content = model.tokenizer, model.content
+    wish = settled(wish_of(options.steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens), options.steer)
+    form = FREE_FORM if model.vae is None else options.form
+    sections = None if form.strip().lower() == FREE_FORM else parse_form(form, options.bars, tokenizer.bars)
+    made_with = record_of(options, model, wish)
+    bpm, program = made_with["bpm"], made_with["program"]
+    output_dir = Path(options.output_dir or options.run.run_dir)
 
-    Raises:
-        UserError: the file cannot be read, or nothing is left to write.
-    """
-    if not options.prime:
-        return None
-    try:
-        tokens = midi_to_events(read_midi(options.prime), events)[:-1]
-    except MidiError as error:
-        reason = "only drums, which this model does not read" if "--drums" in str(error) else str(error)
-        raise UserError(f"--prime {options.prime}: {reason}") from None
-    tokens = tokens[: options.prime_tokens + 1]
-    if len(tokens) >= options.length:
-        raise UserError(
-            f"--length {options.length}: is filled by the {len(tokens) - 1} tokens of --prime; give more, or fewer --prime-tokens"
-        )
-    return tokens
+    def path_of(seed: int) -> Path:
+        return output_dir / PARTS_FOLDER / f"riff_seed{seed:06d}_{bpm:.0f}bpm.mid"
 
-
-def sample_original_pieces(
-    model: LanguageModel, vocabulary: Vocabulary, seeds: Sequence[int], options: Generate, prime: np.ndarray | None, known: TrainingPieces
-) -> tuple[list[np.ndarray], np.ndarray, list[tuple[float, int, str]]]:
-    """Draw one piece for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies too much.
-
-    Returns:
-        tokens; attempts: int64 [seeds], -1 where none would do; and what each shares with the training pieces (TrainingPieces.shared).
-    """
-    given = 0 if prime is None else len(prime)  # what was given is not copied by the model
-    pieces: list[np.ndarray] = [np.empty(0)] * len(seeds)
-    shared = [(0.0, 0, "")] * len(seeds)
-    attempts, again = np.zeros(len(seeds), dtype=np.int64), list(range(len(seeds)))
-    for attempt in range(MAX_ATTEMPTS):
-        found = sample_events(model, vocabulary, [seeds[i] for i in again], options.sample, options.length, prime, attempt=attempt)
-        for i, piece in zip(again, found, strict=True):
-            pieces[i], shared[i], attempts[i] = piece, known.shared(piece[given:]), attempt
-        again = [i for i in again if shared[i][0] > options.max_copy]
-        if not again:
-            break
-    attempts[again] = -1
-    return pieces, attempts, shared
-
-
-def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> int:
-    """Pieces of event tokens: one file each. -> exit status"""
-    path = Path(options.run.run_dir) / LM_FILE
-    model, content = load_language_model(path, "events", str(device))
-    events = build_config(EventConfig, content["events"], path)
-    program = options.program if options.program >= 0 else content["data"]["program"]
-    prime = prime_tokens(options, events)
-    folder = Path(options.output_dir or options.run.run_dir) / PIECES_FOLDER
-    paths = [folder / f"piece_seed{seed:06d}.mid" for seed in seeds]
-    for file in paths:
-        refuse_to_overwrite(file)
+    for path in [output_dir / LONG_FILE, *map(path_of, seeds)]:
+        refuse_to_overwrite(path)
 
     # ---- music
-    known = TrainingPieces([piece.numpy() for piece in content["known"]["tokens"]], content["known"]["names"])
-    make_room(folder)
-    pieces, attempts, shared = sample_original_pieces(model, event_vocabulary(events), seeds, options, prime, known)
-    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
-    made_with = {
-        "settings": {
-            **{name: getattr(options.sample, name) for name in ("temperature", "top_k", "top_p", "grammar")},
-            "max_copy": options.max_copy,
-            "length": options.length,
-        },
-        "prime": {"file": Path(options.prime).name, "tokens": len(prime) - 1} if prime is not None else None,
-        "program": program,
-        "events": content["events"],
-        "language_model": weights_hash(model.state_dict()),
+    say_remarks(options, model)
+    known = training_riffs(content, tokenizer)
+    tokens, attempts, nearest, seeds, refused = draw_original(options, model, wish, seeds, known)
+    redrawn = attempts
+    if options.pick:
+        quality = qualities(options.by, tokens, model.known_tokens, nearest.distance, tokenizer)
+        best = pick(quality, tokens, options.pick, tokenizer)
+        print(f"picked {len(best)} of {plural(len(seeds), 'riff')} by {options.by}, each different from those before it")
+        made_with["picked"] = {"of": len(seeds), "by": options.by}
+        tokens, attempts, nearest, seeds = tokens[best], attempts[best], nearest.take(best), [seeds[i] for i in best]
+    outputs = [
+        Output(path_of(seed), seed, (riff,), (f"seed {seed}",), {"attempt": int(attempt)})
+        for seed, riff, attempt in zip(seeds, tokens, attempts, strict=True)
+    ]
+    parts = [{"seed": output.seed, "file": output.path.relative_to(output_dir).as_posix()} for output in outputs]
+    if sections is None:
+        long = Output(output_dir / LONG_FILE, seeds[0], tuple(tokens), tuple(f"seed {seed}" for seed in seeds), {"riffs": parts})
+    else:
+        verse = write_verse(options, model, tokens[0], sections, seeds[0], wish, known, strength=Arrange.strength)
+        long = verse_output(output_dir / LONG_FILE, seeds[0], verse, form, model)
+        long.facts["riffs"] = parts
+    write_outputs(options, model, outputs, long, made_with)
+
+    # ---- what was made
+    print_table(tokens, [str(seed) for seed in seeds], nearest, known_names(nearest, known), tokenizer)
+    say_long(long, made_with, tokenizer)
+    print(
+        f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); "
+        f"with {kinds_written(options, tokenizer)}"
+    )
+    say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, bpm, program)])
+    mention_others(output_dir / PARTS_FOLDER, "riff", [output.path for output in outputs])
+    return report_redrawn("riff", [*range(len(redrawn))], redrawn, refused, options.max_copy, MAX_ATTEMPTS)
+
+
+def say_long(long: Output, made_with: dict[str, Any], tokenizer: TokenizerConfig) -> None:
+    bars = len(long.tokens) * tokenizer.bars
+    what = f"a verse, {long.facts['form']}," if "form" in long.facts else f"{plural(len(long.tokens), 'riff')} in a row,"
+    print(f"{long.path}: {what} {bars} bars at {made_with['bpm']:g} bpm, {program_name(made_with['program'])}")
+
+
+# ---------------------------------------------------------------- a verse
+
+
+def write_verse(
+    options: Generate, model: RiffModel, idea: np.ndarray, sections: list[str], seed: int, wish: Wish, known: TrainingRiffs, strength: float
+) -> list[Part]:
+    """The riffs of a verse made of one idea; what is demanded of single notes and onsets is not demanded of every riff of it."""
+    assert model.vae is not None
+    steer = dataclasses.replace(options.steer, start_note="", end_note="", onsets="")
+    loose = wish_of(steer, model.vae, model.diffusion, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
+    loose = settled(dataclasses.replace(loose, strength=strength), steer)
+
+    def too_close(tokens: np.ndarray) -> np.ndarray:
+        return known.nearest(tokens).too_close(options.max_copy)
+
+    return arrange(model.vae, model.diffusion, idea, sections, seed, options.sample, loose, too_close)
+
+
+def verse_output(path: Path, seed: int, verse: list[Part], form: str, model: RiffModel) -> Output:
+    """A verse as a file."""
+    facts = {
+        "form": form.strip().upper(),
+        "key": estimate_key(verse[0].tokens, model.tokenizer).name,
+        "joins": leaps(verse),
+        "parts": [{"section": part.letter, "made": part.made, "tokens": part.tokens.tolist()} for part in verse],
     }
-    head = f"{'seed':>6s} {'tokens':>7s} {'notes':>6s} {'seconds':>8s} {'entropy':>8s} {'notes/s':>8s} {'4-grams':>8s} {'copied':>7s}"
-    print(f"{head}  longest passage from")
-    for seed, piece, attempt, (share, length, name), file in zip(seeds, pieces, attempts, shared, paths, strict=True):
-        if attempt < 0:
-            continue
-        facts = piece_facts(piece, events)
-        shown = {key: None if np.isnan(value) else round(float(value), 4) for key, value in facts.items()}
-        nearest = {"piece": name, "copied": round(share, 4), "passage": length}
-        record = {"seed": seed, **made_with, "attempt": int(attempt), "nearest": nearest, "piece": {**shown, "tokens": piece.tolist()}}
-        write_with_json(file, events_to_midi(piece, events, program, f"piece seed {seed}"), record)
-        ended = "" if facts["ended"] else f"  (cut at --length {options.length})"
-        print(
-            f"{seed:6d} {len(piece):7d} {facts['notes']:6.0f} {facts['seconds']:8.1f} {facts['pitch_class_entropy']:8.3f} "
-            f"{facts['note_density']:8.3f} {facts['ngram_repetition']:8.3f} {share:7.0%}  {name}{ended}"
+    markers = tuple(f"{part.letter}: {part.made}" for part in verse)
+    return Output(path, seed, tuple(part.tokens for part in verse), markers, facts)
+
+
+# ---------------------------------------------------------------- more of a riff
+
+
+@dataclass(frozen=True)
+class Given:
+    """A riff that a call starts from."""
+
+    path: Path
+    riff: Riff
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "file": self.path.name,
+            "sha256": sha256(self.path.read_bytes()),
+            "bar": self.riff.first_bar,
+            "tokens": self.riff.tokens.tolist(),
+        }
+
+
+def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
+    """The riff of a file.
+
+    Raises:
+        UserError: it holds no riff that can be used, or none at that bar.
+    """
+    try:
+        riffs, said = read_file_riffs(file, DataConfig(max_bars=0), tokenizer)
+    except MidiError as error:
+        raise UserError(f"{file}: {error}; `python check_midi.py {file}` tells more") from None
+    bars = [riff.first_bar for riff in riffs]
+    if from_bar and from_bar not in bars:
+        raise UserError(f"--from-bar {from_bar}: {file} has riffs at bar {', '.join(map(str, bars[:12]))}; give one of them")
+    riff = riffs[bars.index(from_bar) if from_bar else 0]
+    if len(riffs) > 1 and not from_bar:
+        print(f"{file}: holds {plural(len(riffs), 'riff')}; the one from bar {riff.first_bar} is taken (--from-bar takes another)")
+    for remark in (*said, riff.note):
+        if remark:
+            print(f"{file}: {remark}")
+    return Given(Path(file), riff)
+
+
+def wish_of_mode(options: FromRiff, vae: RiffVAE, tokens: np.ndarray, wish: Wish) -> Wish:
+    """What a mode adds to a wish. tokens: int [T], the riff it starts from"""
+    if isinstance(options, Vary):
+        return from_riff.vary(vae, tokens, wish, options.strength, options.keep_rhythm, options.keep_pitches)
+    if isinstance(options, Reconstruct):
+        return from_riff.vary(vae, tokens, wish, 0.0)
+    if isinstance(options, Infill):
+        return from_riff.infill(vae, tokens, kept_steps(options, vae.tokenizer), wish, options.strength)
+    if isinstance(options, Answer):
+        return from_riff.answer(vae, tokens, wish, options.strength)
+    assert isinstance(options, Continue)
+    return dataclasses.replace(wish, strength=options.strength)
+
+
+def kept_steps(options: Infill, tokenizer: TokenizerConfig) -> np.ndarray:
+    """What stays of a riff. bool [T]
+
+    Raises:
+        UserError: nothing is said, or nothing is left to write.
+    """
+    if not options.keep and not options.keep_bars:
+        raise UserError("infill: say what stays: --keep 1-8,17-32 (steps) or --keep-bars 1")
+    keep = np.zeros(tokenizer.steps, dtype=bool)
+    if options.keep:
+        keep |= from_riff.parse_steps(options.keep, tokenizer)
+    if options.keep_bars:
+        keep |= from_riff.parse_steps(options.keep_bars, tokenizer, "--keep-bars", tokenizer.steps_per_bar)
+    if keep.all():
+        raise UserError(f"infill: all {tokenizer.steps} steps stay; nothing is left to write")
+    return keep
+
+
+# Modes that keep the given riff's key unless another is asked for.
+KEYS_KEPT = (Infill, Continue, Answer, Arrange)
+
+
+def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> int:
+    """More of a riff: one file for each seed, and all in a row behind the riff itself. -> exit status"""
+    if model.vae is None:
+        raise UserError(f"{options.MODE}: needs a VAE, which a language model is not; give its preset, such as --preset riff_2bar")
+    files = require_files(options)
+    tokenizer = model.tokenizer
+    given = [read_given(file, options.from_bar, tokenizer) for file in files]
+    first = given[0].riff.tokens if given else None
+    steer, keep = options.steer, isinstance(options, KEYS_KEPT)
+    wish = wish_of(steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens, first, keep)
+    if first is not None and not isinstance(options, Interpolate | Arrange):
+        wish = wish_of_mode(options, model.vae, first, wish)
+    wish = settled(wish, steer)
+    made_with = record_of(options, model, wish, given)
+    if hasattr(options, "strength"):
+        made_with["steering"]["strength"] = options.strength  # type: ignore[attr-defined]
+    folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
+    stem = "_to_".join(one.path.stem for one in given) or "new"
+
+    def path_of(name: str) -> Path:
+        return folder / f"{stem}_{name}_{made_with['bpm']:.0f}bpm.mid"
+
+    long_path = folder / f"{stem}_{options.MODE}_long.mid"
+    known = training_riffs(model.content, tokenizer)
+    say_remarks(options, model)
+    refused: list[int] = []
+    attempts = np.zeros(len(seeds), dtype=np.int64)
+    if isinstance(options, Interpolate):
+        outputs = interpolated(options, seeds, model, given, wish, path_of)
+    elif isinstance(options, Arrange):
+        outputs = verses(options, seeds, model, first, wish, known, path_of)
+    else:
+        assert first is not None
+        tokens, attempts, seeds, refused = more_of(options, seeds, model, first, wish, known)
+        outputs = [
+            Output(path_of(f"{options.MODE}_seed{seed:06d}"), seed, (riff,), (f"{options.MODE}, seed {seed}",), {"attempt": int(attempt)})
+            for seed, riff, attempt in zip(seeds, tokens, attempts, strict=True)
+        ]
+    long = all_in_a_row(options, long_path, outputs, given)
+    write_outputs(options, model, outputs, long, made_with)
+
+    # ---- what was made
+    new = np.concatenate([np.stack(output.tokens) for output in outputs])
+    names = [text for output in outputs for text in labels_of(options, output)]
+    nearest = known.nearest(new)
+    changed = None if first is None else TrainingRiffs(first[None], ["given"], tokenizer).nearest(new).distance
+    print_table(new, names, nearest, known_names(nearest, known), tokenizer, changed)
+    say_long(long, made_with, tokenizer)
+    print(f"{folder}: {plural(len(outputs), 'file')}, how they were made (.json), with {kinds_written(options, tokenizer)}")
+    say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, made_with["bpm"], made_with["program"])])
+    return report_redrawn("riff", seeds, attempts, refused, options.max_copy, MAX_ATTEMPTS)
+
+
+def require_files(options: FromRiff) -> tuple[str, ...]:
+    """The files of a call.
+
+    Raises:
+        UserError: too few or too many for its mode.
+    """
+    least, most = {"interpolate": (2, 2), "arrange": (0, 1)}.get(options.MODE, (1, 1))
+    if not least <= len(options.files) <= most:
+        wanted = {"interpolate": "two MIDI files, A.mid B.mid", "arrange": "one MIDI file, or none for a new riff"}
+        raise UserError(f"{options.MODE}: give {wanted.get(options.MODE, 'one MIDI file')}; there are {len(options.files)}")
+    return options.files
+
+
+def labels_of(options: FromRiff, output: Output) -> list[str]:
+    """The first column of the table, for each riff of a file."""
+    if isinstance(options, Interpolate):
+        return [output.markers[0].split()[-1]]
+    return [f"{part.split(':')[0]}{i + 1}" for i, part in enumerate(output.markers)] if len(output.tokens) > 1 else [str(output.seed)]
+
+
+def more_of(
+    options: FromRiff, seeds: list[int], model: RiffModel, tokens: np.ndarray, wish: Wish, known: TrainingRiffs
+) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+    """One riff for each seed. -> tokens, attempts, seeds; and the seeds without one"""
+    assert model.vae is not None
+    if isinstance(options, Continue):
+        found = from_riff.continuations(model.vae, model.diffusion, tokens, seeds, options.sample, wish)
+        return found, np.zeros(len(found), dtype=np.int64), seeds, []
+    if isinstance(options, Reconstruct):  # the riff as the model hears it: --temperature alone makes it vary
+        wish = dataclasses.replace(wish, strength=0.0)
+    found, attempts, _, seeds, refused = draw_original(options, model, wish, seeds, known)
+    return found, attempts, seeds, refused
+
+
+def interpolated(
+    options: Interpolate, seeds: list[int], model: RiffModel, given: Sequence[Given], wish: Wish, path_of: Callable[[str], Path]
+) -> list[Output]:
+    """The riffs on the way from one to another, a file each, a way for each seed."""
+    assert model.vae is not None
+    direct = options.through == "direct" or model.diffusion is None
+    outputs = []
+    for seed in seeds:
+        riffs = from_riff.interpolate(
+            model.vae,
+            model.diffusion,
+            (given[0].riff.tokens, given[1].riff.tokens),
+            options.steps,
+            0.0 if direct else options.strength,
+            seed,
+            options.sample,
+            wish.rules,
         )
-    if len(refused) < len(seeds):
-        given = ", without --prime" if prime is not None else ""
-        print(f"entropy: of pitch classes, bits; 4-grams: share of passages of four tokens heard before; copied: in one passage{given}")
-        print(f"{folder}: one file for each piece, {program_name(program)}, and how it was made (.json)")
-    mention_others(folder, "piece", [file for file, attempt in zip(paths, attempts, strict=True) if attempt >= 0])
-    return report_redrawn("piece", seeds, attempts, refused, options.max_copy)
+        for i, tokens in enumerate(riffs):
+            name, text = f"interpolate_seed{seed:06d}_step{i + 1:03d}", f"seed {seed}, step {i + 1}"
+            share = round(i / (options.steps - 1), 4)
+            outputs.append(Output(path_of(name), seed, (tokens,), (text,), {"step": i + 1, "share": share, "through": options.through}))
+    return outputs
+
+
+def verses(
+    options: Arrange, seeds: list[int], model: RiffModel, idea: np.ndarray | None, wish: Wish, known: TrainingRiffs, path_of: Callable
+) -> list[Output]:
+    """A verse for each seed, of the riff that was given or of a new one."""
+    sections = parse_form(options.form, options.bars, model.tokenizer.bars)
+    outputs = []
+    for seed in seeds:
+        begin = idea if idea is not None else draw_original(options, model, wish, [seed], known)[0][0]
+        verse = write_verse(options, model, begin, sections, seed, wish, known, options.strength)
+        outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model))
+    return outputs
+
+
+def all_in_a_row(options: FromRiff, path: Path, outputs: Sequence[Output], given: Sequence[Given]) -> Output:
+    """All files of a call in one, behind the riff that was given; before each, where it is what comes next."""
+    before = given[0].riff.tokens if given else None
+    tokens: list[np.ndarray] = []
+    markers: list[str] = []
+    each = isinstance(options, Continue | Answer)
+    for i, output in enumerate(outputs):
+        if before is not None and (each or (i == 0 and not isinstance(options, Interpolate | Arrange))):
+            tokens.append(before)
+            markers.append(f"given: {given[0].path.stem}")
+        tokens += output.tokens
+        markers += output.markers
+    return Output(path, outputs[0].seed, tuple(tokens), tuple(markers), {"riffs": [{"seed": o.seed, "file": o.path.name} for o in outputs]})
 
 
 # ---------------------------------------------------------------- main
@@ -368,10 +435,15 @@ def write_pieces(options: Generate, seeds: list[int], device: torch.device) -> i
 # Options that mean nothing to a kind of model, as section.name; "" is the script itself.
 RIFFS_ALONE = (
     ".bpm",
+    ".form",
+    ".bars",
+    ".pick",
+    ".by",
     *(f"guitar.{f.name}" for f in dataclasses.fields(GuitarConfig)),
     *(f"sound.{f.name}" for f in dataclasses.fields(SoundConfig)),
+    *(f"steer.{f.name}" for f in dataclasses.fields(SteerConfig)),
 )
-DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta")
+DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta", "steer.guidance_scale")
 PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
 
 
@@ -380,21 +452,34 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     Raises:
         UserError: an option was given that would change nothing, or a temperature that makes all pieces the same.
     """
-    base = preset_options(Generate, options.preset)
+    base = preset_options(type(options), options.preset)
     pieces, lm = writes_events(options.preset), is_language_model(options.preset)
     idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else (*PIECES_ALONE, *(DIFFUSION_ALONE if lm else ()))
     for key in idle:
         section, name = key.split(".")
         ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
-        if getattr(ours, name) != getattr(theirs, name):
+        if getattr(ours, name, None) != getattr(theirs, name, None):
             kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
             raise UserError(f"--{name.replace('_', '-')}: has no effect on {options.preset}, {kind}; leave it out")
     if lm and options.sample.temperature == 0 and len(seeds) > 1:
         raise UserError("--temperature 0: makes the same for every seed; give --num-outputs 1, or a temperature above 0")
 
 
+def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:
+    """The mode that a command line begins with, and the rest of it.
+
+    Raises:
+        UserError: another word.
+    """
+    if not argv or argv[0].startswith("-"):
+        return Sample, argv
+    if argv[0] not in MODES:
+        raise UserError(f"{argv[0][:60]}: is no mode; give {', '.join(MODES)}, then files and options")
+    return MODES[argv[0]], argv[1:]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(Generate, argv)
+    options = parse_options(*parse_mode(sys.argv[1:] if argv is None else argv))
     if options.run.dry_run:
         print(format_options(options))
         return 0
@@ -404,8 +489,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(options.run.device)
     choose_threads(options.run.threads)
     if writes_events(options.preset):
+        if not isinstance(options, Sample):
+            raise UserError(f"{options.MODE}: needs a VAE of riffs; {options.preset} is a language model of whole pieces")
         return write_pieces(options, seeds, device)
-    return write_riffs(options, seeds, device)
+    model = load_riff_model(options, device)
+    if isinstance(options, Sample):
+        if options.pick > len(seeds):
+            raise UserError(f"--pick {options.pick}: there are {plural(len(seeds), 'seed')}; give that many or fewer")
+        return write_samples(options, seeds, model)
+    assert isinstance(options, FromRiff)
+    return write_from_riff(options, seeds, model)
 
 
 if __name__ == "__main__":

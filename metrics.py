@@ -64,6 +64,35 @@ def pitch_range(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     return per_riff(tokens, tokenizer, lambda notes: float(notes[2].max() - notes[2].min()))
 
 
+def metric_weights(tokenizer: TokenizerConfig) -> np.ndarray:
+    """How strong each step of a bar is in the meter: 0 on the bar line, one less for each halving that it takes to reach it.
+
+    In 4/4 on sixteenths: 0 -4 -3 -4 -2 -4 -3 -4 -1 -4 -3 -4 -2 -4 -3 -4. int64 [steps]
+    """
+    levels = [tokenizer.steps_per_bar, tokenizer.steps_per_bar // 2, tokenizer.steps_per_beat]
+    while levels[-1] % 2 == 0:
+        levels.append(levels[-1] // 2)
+    if levels[-1] > 1:
+        levels.append(1)  # triplets and the like
+    place = np.arange(tokenizer.steps)
+    return -np.array([[step % level != 0 for level in levels] for step in place]).sum(axis=1)
+
+
+def syncopation(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """How much the notes pull against the meter, per bar. float [riffs], 0 or more
+
+    A note that is held, or followed by silence, over a stronger place than its own adds how much stronger that place is.
+    Source: Longuet-Higgins & Lee 1984, as in Fitch & Rosenfeld 2007; the weights are those of metric_weights.
+    """
+    onsets, weights = onset_mask(tokens, tokenizer), metric_weights(tokenizer).astype(float)
+    strongest = np.full(len(tokens), -np.inf)  # of the steps behind this one, up to the next onset
+    total = np.zeros(len(tokens))
+    for step in reversed(range(tokens.shape[1])):
+        total += np.where(onsets[:, step], np.maximum(strongest - weights[step], 0), 0)
+        strongest = np.where(onsets[:, step], -np.inf, np.maximum(strongest, weights[step]))
+    return total / tokenizer.bars
+
+
 def pitch_class_entropy(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     """Entropy of the pitch classes of a riff's notes, in bits, 0 to log2(12). float [riffs], NaN for a silent riff"""
 

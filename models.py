@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -375,7 +375,7 @@ class ResidualBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Residual MLP that predicts eps, x_0 or v from a noisy latent and its time."""
+    """Residual MLP that predicts eps, x_0 or v from a noisy latent and its time, and from what was asked for, if anything was."""
 
     frequencies: Tensor
 
@@ -389,16 +389,22 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(model.blocks))
         self.norm = nn.LayerNorm(hidden)
         self.leave = nn.Linear(hidden, z_size)
+        conditions = len(model.condition_names)
+        self.condition = nn.Sequential(nn.Linear(2 * conditions, hidden), nn.SiLU(), nn.Linear(hidden, hidden)) if conditions else None
         for block in self.blocks:
             nn.init.zeros_(block.down.weight)  # type: ignore[union-attr,arg-type]
             nn.init.zeros_(block.down.bias)  # type: ignore[union-attr,arg-type]
         nn.init.normal_(self.leave.weight, std=0.02)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t: [B, Z]; t: int64 [B] -> [B, Z]"""
+    def forward(self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """x_t: [B, Z]; t: int64 [B]; conditions: [B, A], normalised, NaN where nothing is asked, or None for nothing -> [B, Z]"""
         angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))  # [B, H]
+        if self.condition is not None:
+            asked = x_t.new_zeros(len(x_t), self.condition[0].in_features // 2) if conditions is None else conditions.isfinite().to(x_t)
+            values = asked if conditions is None else conditions.nan_to_num(0.0)
+            time = time + self.condition(torch.cat([values, asked], dim=-1))
         x = self.enter(x_t)  # [B, H]
         for block in self.blocks:
             x = block(x, time)
@@ -410,6 +416,8 @@ class LatentDiffusion(nn.Module):
 
     latent_mean: Tensor
     latent_std: Tensor
+    condition_mean: Tensor
+    condition_std: Tensor
 
     def __init__(self, z_size: int, model: DiffusionConfig) -> None:
         super().__init__()
@@ -418,15 +426,56 @@ class LatentDiffusion(nn.Module):
         self.schedule = NoiseSchedule(model.num_timesteps, model.schedule)
         self.register_buffer("latent_mean", torch.zeros(z_size))
         self.register_buffer("latent_std", torch.ones(z_size))
+        if names := model.condition_names:
+            self.register_buffer("condition_mean", torch.zeros(len(names)))
+            self.register_buffer("condition_std", torch.ones(len(names)))
 
-    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Squared error of the prediction, mean over dimensions. x_0, eps: [B, Z], normalised; t: int64 [B] -> [B]"""
-        prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t)
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Squared error of the prediction, mean over dimensions.
+
+        Args:
+            x_0, eps: [B, Z], normalised.
+            t: int64 [B]
+            conditions: see Denoiser.
+
+        Returns:
+            [B]
+        """
+        prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t, conditions)
         return (prediction - self.schedule.target(self.config.prediction_type, x_0, t, eps)).square().mean(dim=1)
 
-    def x0_and_eps(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The denoiser's view of x_t. x_t: [B, Z]; t: int64 [B] -> x_0, eps: [B, Z]"""
-        return self.schedule.x0_and_eps(self.config.prediction_type, self.denoiser(x_t, t), x_t, t)
+    def x0_and_eps(
+        self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None, guidance_scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The denoiser's view of x_t, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
+
+        Args:
+            x_t: [B, Z]
+            t: int64 [B]
+            conditions: see Denoiser.
+            guidance_scale: 1 follows the conditions as trained, more exaggerates them, 0 does not listen.
+
+        Returns:
+            x_0, eps: [B, Z]
+        """
+        prediction = self.denoiser(x_t, t, conditions)
+        if conditions is not None and guidance_scale != 1:
+            free = self.denoiser(x_t, t)
+            prediction = free + guidance_scale * (prediction - free)  # eps, x_0 and v are linear in each other at one x_t
+        return self.schedule.x0_and_eps(self.config.prediction_type, prediction, x_t, t)
+
+    def conditions(self, asked: Mapping[str, float]) -> Tensor:
+        """What was asked for, as the denoiser is told: normalised, held within three standard deviations, NaN for the rest.
+
+        Args:
+            asked: by attribute, in its unit; all of them among the config's conditions.
+
+        Returns:
+            [1, A]
+        """
+        values = [asked.get(name, math.nan) for name in self.config.condition_names]
+        row = torch.tensor([values], dtype=torch.float32, device=self.latent_mean.device)
+        return ((row - self.condition_mean) / self.condition_std).clamp(-3, 3)  # NaN stays NaN
 
     def normalize(self, z: Tensor) -> Tensor:
         return (z - self.latent_mean) / self.latent_std

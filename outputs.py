@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from config import SoundConfig, TokenizerConfig, UserError
+from dataset import plural
 from files import require_ours, sha256, write_files
 from fretboard import Fretboard
 from guitar_pro import MAX_STRINGS, STEPS_PER_BEAT, riffs_to_gp5
@@ -91,3 +95,28 @@ def write_with_json(path: Path, midi: bytes, facts: Mapping[str, Any], beside: M
     write_files({path: midi, path.with_suffix(".json"): text, **{path.with_suffix(ending): data for ending, data in beside.items()}})
     for ending in stale & set(COMPANIONS):
         path.with_suffix(ending).unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- what is said about it
+
+
+def mention_others(folder: Path, noun: str, ours: Sequence[Path]) -> None:
+    """Say that files of earlier calls lie beside those of this one."""
+    others = set(folder.glob(f"{noun}_seed*.mid")) - set(ours)
+    if others:
+        print(f"{folder}: {plural(len(others), noun)} of earlier calls lie there too; --output-dir keeps sets apart")
+
+
+def report_redrawn(
+    noun: str, seeds: Sequence[int], attempts: np.ndarray, refused: Sequence[int], max_copy: float, attempts_made: int
+) -> int:  # fmt: skip
+    """Say what was drawn again and what could not be had. -> exit status"""
+    if (attempts > 0).any():
+        print(f"drawn again because they copied too much (--max-copy {max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
+    if refused:
+        shown = ", ".join(map(str, refused[:8])) + ", ..." * (len(refused) > 8)
+        print(
+            f"generate.py: no {noun} for seed {shown}: {attempts_made} attempts all copied more than --max-copy {max_copy:g}",
+            file=sys.stderr,
+        )
+    return 1 if refused else 0

@@ -11,9 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import tyro
 
 from config import (
+    ATTRIBUTES,
     MAX_OUTPUTS,
     DataConfig,
     DiffusionConfig,
@@ -25,6 +28,7 @@ from config import (
     RunConfig,
     SampleConfig,
     SoundConfig,
+    SteerConfig,
     TokenizerConfig,
     TrainRunConfig,
     UserError,
@@ -35,6 +39,7 @@ from config import (
 )
 
 Script = TypeVar("Script")
+PickBy = Literal["novelty", "typicality", "density", "rests", "syncopation", "range"]
 
 # ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
 
@@ -101,47 +106,163 @@ class TrainLM:
 
 @dataclass(frozen=True)
 class Generate:
-    """Write new riffs: one MIDI file each, and all of them in a row in one long file."""
+    """Write new riffs: one MIDI file each, and one long file, a verse made of the first of them."""
 
     SECTIONS: ClassVar[dict[str, str]] = {"sample": "sample"}
+    MODE: ClassVar[str] = "sample"
 
     preset: str = "riff_2bar"  # which run to use, if --run-dir is not given
-    num_outputs: int = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 16  # how many riffs, with the seeds --seed, --seed + 1, ...
     seeds: str = ""  # the seeds themselves instead, such as 0-15 or 3,8,20-24; seed 7 is the same riff in any batch
-    output_dir: str = ""  # where to write; default: the run folder
+    output_dir: str = ""  # where to write; default: the run folder, and a folder of its own in it for all but new riffs
     max_copy: float = 0.99  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
-    bpm: float = 0.0  # tempo of the riffs; 0 takes the median tempo of the training riffs
-    program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1 takes the training riffs' commonest
-    length: int = 4000  # longest piece of an event model, in tokens
-    prime: str = ""  # MIDI file whose beginning an event model goes on from
-    prime_tokens: int = 64  # how many of its tokens are given
+    bpm: float = 0.0  # tempo; 0 takes the given riff's, or the median tempo of the training riffs
+    program: int = -1  # MIDI program, 0 to 127 (27 clean, 29 overdriven, 30 distortion guitar); -1: the riffs' own
     guitar: GuitarConfig = field(default_factory=GuitarConfig)
     sound: SoundConfig = field(default_factory=SoundConfig)
     run: RunConfig = field(default_factory=RunConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    steer: SteerConfig = field(default_factory=SteerConfig)
 
     def __post_init__(self) -> None:
         require_finite(self)
-        require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
-        require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
         require(1 <= self.num_outputs <= MAX_OUTPUTS, f"--num-outputs {self.num_outputs}: give 1 to {MAX_OUTPUTS}")
         require(0 <= self.max_copy <= 1, f"--max-copy {self.max_copy}: give a share from 0 to 1 (1 allows copies)")
-        require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the training riffs' tempo")
-        require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the training riffs' program")
+        require(self.bpm == 0 or 10 <= self.bpm <= 400, f"--bpm {self.bpm}: give 10 to 400, or 0 for the riffs' own tempo")
+        require(-1 <= self.program <= 127, f"--program {self.program}: give 0 to 127, or -1 for the riffs' own")
+        strength = getattr(self, "strength", 0.0)
+        require(0 <= strength <= 1, f"--strength {strength}: give 0 (the riff itself) to 1 (a fresh one)")
+
+
+@dataclass(frozen=True)
+class Sample(Generate):
+    """Write new riffs: one MIDI file each, and one long file, a verse made of the first of them.
+
+    Other modes: generate.py vary|infill|continue|answer|reconstruct|interpolate|arrange, each with its own --help.
+    """
+
+    form: str = "AABA"  # of the long file: sections of a verse made of the first riff; free: all riffs in a row
+    bars: int = 16  # length of that verse
+    pick: int = 0  # keep so many of the riffs, a varied best set; 0 keeps all
+    by: PickBy = "novelty"  # what they are picked by: novelty, typicality or much of an attribute
+    length: int = 4000  # longest piece of an event model, in tokens
+    prime: str = ""  # MIDI file whose beginning an event model goes on from
+    prime_tokens: int = 64  # how many of its tokens are given
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        enough = bool(self.seeds) or self.pick <= self.num_outputs
+        require(self.pick >= 0 and enough, f"--pick {self.pick}: give 0 (all) to --num-outputs, {self.num_outputs}")
+        require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
+        require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
+
+
+@dataclass(frozen=True)
+class FromRiff(Generate):
+    """What starts from a riff."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()  # the MIDI file of the riff
+    from_bar: int = 0  # where the riff begins in its file, counted from 1; 0: the first riff there
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 8  # how many, with the seeds --seed, --seed + 1, ...
+    max_copy: float = 1.0  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
+
+
+@dataclass(frozen=True)
+class Reconstruct(FromRiff):
+    """A riff as the model hears it: encoded and decoded."""
+
+    MODE: ClassVar[str] = "reconstruct"
+
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # with a temperature above 0, several can differ
+
+
+@dataclass(frozen=True)
+class Vary(FromRiff):
+    """Variations of a riff."""
+
+    MODE: ClassVar[str] = "vary"
+
+    strength: float = 0.3  # how far from the riff, 0 to 1: 0 is its reconstruction, 1 a fresh riff
+    keep_rhythm: bool = False  # the onsets, holds and rests stay; the pitches are new (goes well with --strength 0.7)
+    keep_pitches: bool = False  # the pitches stay, in their order; the rhythm is new (goes well with --strength 0.7)
+
+
+@dataclass(frozen=True)
+class Infill(FromRiff):
+    """New music in the gaps of a riff; what is kept comes back token for token."""
+
+    MODE: ClassVar[str] = "infill"
+
+    keep: str = ""  # steps that stay, counted from 1, such as 1-8,17-32
+    keep_bars: str = ""  # bars that stay, such as 1
+    strength: float = 0.4  # how far the new music goes from what the kept bars suggest, 0 to 1
+
+
+@dataclass(frozen=True)
+class Continue(FromRiff):
+    """The bars that come after a riff, as many as it has."""
+
+    MODE: ClassVar[str] = "continue"
+
+    strength: float = 0.4  # how far they go from the riff, 0 to 1
+
+
+@dataclass(frozen=True)
+class Answer(FromRiff):
+    """Answers to a riff: its rhythm but for the last half bar, other notes, another end (home, unless the riff ends there)."""
+
+    MODE: ClassVar[str] = "answer"
+
+    strength: float = 0.4  # how far the notes go from the riff's, 0 to 1
+
+
+@dataclass(frozen=True)
+class Interpolate(FromRiff):
+    """Riffs on the way from one riff (the first file) to another (the second); both ends' reconstructions included."""
+
+    MODE: ClassVar[str] = "interpolate"
+
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # ways, with the seeds --seed, --seed + 1, ...; direct: one
+    steps: int = 8  # riffs on the way, both ends included
+    through: Literal["diffusion", "direct"] = "diffusion"  # noise both, join the noised and denoise; or decode what lies between
+    strength: float = 0.3  # how far the middle is noised, 0 to 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(2 <= self.steps <= 1000, f"--steps {self.steps}: give 2 to 1000 riffs, the ends included")
+
+
+@dataclass(frozen=True)
+class Arrange(FromRiff):
+    """A verse made of one riff, or of a new one: its variations, a part that contrasts, joins that a hand can play, one key."""
+
+    MODE: ClassVar[str] = "arrange"
+
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # verses, with the seeds --seed, --seed + 1, ...
+    form: str = "AABA"  # the sections
+    bars: int = 16  # length
+    strength: float = 0.25  # how far each variation goes from the riff before, 0 to 1
+    max_copy: float = 0.99  # largest share of a riff, but the given one, that one training riff may have too
+
+
+MODES: dict[str, type[Generate]] = {
+    mode.MODE: mode for mode in (Sample, Reconstruct, Vary, Infill, Continue, Answer, Interpolate, Arrange)
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- presets: differences from the defaults, smallest first
 
+CONDITIONS = ",".join(ATTRIBUTES)
 PRESETS: dict[str, dict[str, Any]] = {
     "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
         "train_vae.init_from": "none",
         "model.encoder_size": 48, "model.decoder_size": 64, "train_vae.steps": 150, "train_vae.beta_anneal": 50,
-        "diffusion.hidden_size": 64, "diffusion.blocks": 2,
+        "diffusion.hidden_size": 64, "diffusion.blocks": 2, "diffusion.conditions": CONDITIONS,
         "train_diffusion.steps": 300, "train_diffusion.latents": 512,
     },
     # the first reference document's tokens: equal neighbours join
-    "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none"},
-    "riff_2bar": {},
+    "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none", "diffusion.conditions": CONDITIONS},
+    "riff_2bar": {"diffusion.conditions": CONDITIONS},
     # the same riffs by a language model: the rival without a latent
     "riff_2bar_lstm": {
         "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,
@@ -232,8 +353,6 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
         UserError: a value out of its range, or an unknown preset.
         SystemExit: an unknown flag (2, with a suggestion) or --help (0).
     """
-    import tyro
-
     argv = list(sys.argv[1:] if argv is None else argv)
     given = {"--preset": script().preset, "--init-from": ""}  # type: ignore[attr-defined]
     for i, word in enumerate(argv):

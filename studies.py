@@ -29,12 +29,14 @@ from dataset import RiffData, load_riffs, plural
 from evaluation import MODEL, MOST, TRAIN, Row, Study
 from language_model import LanguageModel
 from latents import latent_table, prior_tokens
+from lm_sampling import sample_events, sample_riffs_by_lm
 from model_figures import evaluate_pieces, final_figures, perplexity
 from models import RiffVAE
 from novelty import TrainingPieces, TrainingRiffs
 from pieces import PieceData, event_vocabulary, load_pieces, riffs_as_pieces
 from presets import Generate
-from sampling import decode, reconstruct, sample_events, sample_riffs, sample_riffs_by_lm
+from sampling import decode, reconstruct, sample_riffs
+from steering.rules import Demands, RiffRules
 
 LEAST_HELD = 2  # riffs, or pieces, that real music can be compared with
 LSTM = "LSTM"  # row of a language model beside a VAE
@@ -111,21 +113,21 @@ def study_of_run(folder: Path, drawing: Drawing, beside: Path | None = None) -> 
     riff_data = load_same_riffs(content, vae.tokenizer, drawing.data, folder / VAE_FILE)
     require_held_out(riff_data, folder)
     count, seed, sample = drawing.count, drawing.seed, drawing.sample
-    pitch_range = (content["data"]["lowest"], content["data"]["highest"])
+    rules = RiffRules(vae.tokenizer, Demands(content["data"]["lowest"], content["data"]["highest"]))
     seeds = range(seed, seed + count)
 
     def decoded(z: np.ndarray, number: int) -> np.ndarray:
         uniform = np.random.default_rng(np.random.SeedSequence([seed, number, 7])).random((len(z), vae.tokenizer.steps), dtype=np.float32)
         parts = zip(torch.from_numpy(z).split(1024), torch.from_numpy(uniform).split(1024), strict=True)
-        return np.concatenate([decode(vae, a.to(device), b.to(device), sample, pitch_range).cpu().numpy() for a, b in parts])
+        return np.concatenate([decode(vae, a.to(device), b.to(device), sample, rules).cpu().numpy() for a, b in parts])
 
     def encode(tokens: np.ndarray) -> np.ndarray:
         return latent_table(vae, tokens, device).mu.double().numpy()
 
     known = training_riffs(content, vae.tokenizer)
     prior = diffusion if sample.prior == "diffusion" else None
-    rows = {MODEL: sample_riffs(vae, prior, seeds, sample, pitch_range)[0]}  # first draws: copies count, as they do for the rivals
-    rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, pitch_range)[0]
+    rows = {MODEL: sample_riffs(vae, prior, seeds, sample, rules)[0]}  # first draws: copies count, as they do for the rivals
+    rows["N(0, I) prior"] = sample_riffs(vae, None, seeds, sample, rules)[0]
     its = its_content["options"]
     seen = {"latents": its["train"]["latents"], "transpose": its["train"]["prior_transpose"], "seed": its["run"]["seed"]}
     rivals, components = latent_rivals(vae, riff_data, prior_tokens(riff_data, **seen)[:4096], count, seed, decoded)
@@ -133,7 +135,7 @@ def study_of_run(folder: Path, drawing: Drawing, beside: Path | None = None) -> 
     rows |= token_rivals(riff_data.train_tokens, vae.tokenizer, count, seed)
     lstm, lm_content = load_riff_lm(beside, drawing, riff_data) if beside else (None, None)
     if lstm is not None:
-        rows[LSTM] = sample_riffs_by_lm(lstm, vae.tokenizer, seeds, LM_SAMPLE, pitch_range)
+        rows[LSTM] = sample_riffs_by_lm(lstm, vae.tokenizer, seeds, LM_SAMPLE, rules)
     train, held = rows_of(riff_data, False), rows_of(riff_data, True)
     made = {name: Row(tokens, np.full(len(tokens), content["data"]["bpm"])) for name, tokens in rows.items()}
     again = reconstruct(vae, torch.from_numpy(held.tokens)).numpy()
@@ -201,8 +203,8 @@ def study_of_riff_lm(folder: Path, drawing: Drawing) -> Study:
     riff_data = load_same_riffs(content, tokenizer, drawing.data, folder / LM_FILE)
     require_held_out(riff_data, folder)
     seeds = range(drawing.seed, drawing.seed + drawing.count)
-    pitch_range = (content["data"]["lowest"], content["data"]["highest"])
-    rows = {MODEL: sample_riffs_by_lm(model, tokenizer, seeds, drawing.sample, pitch_range)}
+    rules = RiffRules(tokenizer, Demands(content["data"]["lowest"], content["data"]["highest"]))
+    rows = {MODEL: sample_riffs_by_lm(model, tokenizer, seeds, drawing.sample, rules)}
     rows |= token_rivals(riff_data.train_tokens, tokenizer, drawing.count, drawing.seed)
     made = {name: Row(tokens, np.full(len(tokens), content["data"]["bpm"])) for name, tokens in rows.items()}
     known = training_riffs(content, tokenizer)

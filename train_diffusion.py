@@ -10,6 +10,7 @@ latent_diffusion.pth (the model: averaged weights, of the last step whose riffs 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +31,10 @@ from novelty import TrainingRiffs, human_distance
 from presets import TrainDiffusion, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
+from steering.attributes import measure_all
+from steering.rules import Demands, RiffRules
 
-POSTERIOR, TIME, NOISE = 1, 2, 3  # purposes of random numbers
+POSTERIOR, TIME, NOISE, SHOWN = 1, 2, 3, 4  # purposes of random numbers
 EVALUATION_DRAWS = 4096  # (latent, time, noise) triples of one evaluation, at least
 NOVELTY_SAMPLES = 512  # riffs drawn at each evaluation to see how new they are
 LAST_FILE = "latent_diffusion_last.pth"
@@ -41,20 +44,44 @@ LOG_FILE = "train_diffusion.jsonl"
 # ---------------------------------------------------------------- one batch, one step
 
 
-def make_batch(table: LatentTable, stream: ExampleStream, step: int, batch_size: int, seed: int) -> Tensor:
-    """The latents of one global batch, drawn afresh from q(z|x). [batch_size, Z]"""
+def make_batch(table: LatentTable, stream: ExampleStream, step: int, batch_size: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """The latents of one global batch, drawn afresh from q(z|x): [batch_size, Z]; and the rows they came from, int64 [batch_size]"""
     noise = torch.randn(batch_size, table.mu.shape[1], generator=training.generator(seed, POSTERIOR, step))
-    return table.draw(stream.batch(step, batch_size)[0], noise)
+    rows = stream.batch(step, batch_size)[0]
+    return table.draw(rows, noise), rows
+
+
+def shown_conditions(values: Tensor, step: int, unconditional: float, seed: int) -> Tensor:
+    """What the denoiser is told of a batch: of some examples nothing, of the others each attribute with even chances.
+
+    Args:
+        values: [B, A], normalised.
+        unconditional: share of examples of which nothing is told.
+
+    Returns:
+        [B, A], NaN where hidden.
+    """
+    rng = training.generator(seed, SHOWN, step)
+    shown = torch.rand(values.shape, generator=rng) < 0.5
+    shown &= torch.rand(len(values), 1, generator=rng) >= unconditional
+    return values.masked_fill(~shown, math.nan)
 
 
 def training_loss(
-    model: torch.nn.Module, z: Tensor, step: int, num_timesteps: int, seed: int, processes: training.Processes, device: torch.device
+    model: torch.nn.Module,
+    z: Tensor,
+    conditions: Tensor | None,
+    step: int,
+    num_timesteps: int,
+    seed: int,
+    processes: training.Processes,
+    device: torch.device,
 ) -> Tensor:
-    """Loss of one step on this process' share of the batch. z: [batch_size, Z], normalised -> scalar"""
+    """Loss of one step on this process' share of the batch. z: [batch_size, Z], normalised; conditions: [batch_size, A] -> scalar"""
     t = torch.randint(num_timesteps, (len(z),), generator=training.generator(seed, TIME, step))
     eps = torch.randn(z.shape, generator=training.generator(seed, NOISE, step))
     z, t, eps = (processes.share(x).to(device) for x in (z, t, eps))
-    return model(z, t, eps).mean()
+    return model(z, t, eps, None if conditions is None else processes.share(conditions).to(device)).mean()
 
 
 @torch.inference_mode()
@@ -74,14 +101,14 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
 
 
 def sampled_novelty(
-    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, pitch_range: tuple[int, int], seed: int = training.EVALUATION_SEED
+    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, rules: RiffRules, seed: int = training.EVALUATION_SEED
 ) -> dict[str, float]:
     """How new riffs are, drawn as generate.py draws them by default but for its refusal of copies.
 
     Returns:
         distance: median distance to their nearest training riffs, 0..1; copies: how many are a training riff, exact or transposed.
     """
-    tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), pitch_range)
+    tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), rules)
     nearest = known.nearest(tokens)
     return {"distance": float(np.median(nearest.distance)), "copies": int(nearest.copy.sum())}
 
@@ -96,7 +123,7 @@ def initial_weights(path: str, model: LatentDiffusion) -> None:
         UserError: weights of another shape.
     """
     weights = read_initial(path, DIFFUSION_KIND)["weights"]
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("latent_")}
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(("latent_", "condition_"))}
     load_weights(model, {**weights, **own}, path)
 
 
@@ -127,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stream = ExampleStream(rows, rows, run.seed)
     known = TrainingRiffs(riff_data.train_tokens, riff_data.train_names, vae.tokenizer)
     human = human_distance(riff_data.train_tokens, riff_data.train_song, vae.tokenizer)
-    pitch_range = (vae_content["data"]["lowest"], vae_content["data"]["highest"])
+    rules = RiffRules(vae.tokenizer, Demands(vae_content["data"]["lowest"], vae_content["data"]["highest"]))
     if processes.is_main:
         distinct = len(np.unique(tokens, axis=0))
         print(
@@ -140,6 +167,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(run.seed)
     model = LatentDiffusion(vae.config.z_size, options.model)
     model.latent_mean, model.latent_std = table.moments()
+    labels = None
+    if names := options.model.condition_names:
+        values = torch.from_numpy(measure_all(tokens, vae.tokenizer, names)).float()
+        model.condition_mean, model.condition_std = values.mean(dim=0), values.std(dim=0).clamp(min=1e-3)
+        labels = ((values - model.condition_mean) / model.condition_std).clamp(-3, 3)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
 
@@ -187,8 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
         while step < train.steps:
-            z = model.normalize(make_batch(table, stream, step, train.batch_size, run.seed).to(device)).cpu()
-            loss = training_loss(engine, z, step, options.model.num_timesteps, run.seed, processes, device)
+            z, chosen = make_batch(table, stream, step, train.batch_size, run.seed)
+            z = model.normalize(z.to(device)).cpu()
+            told = None if labels is None else shown_conditions(labels[chosen], step, train.unconditional, run.seed)
+            loss = training_loss(engine, z, told, step, options.model.num_timesteps, run.seed, processes, device)
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
             training.require_finite(float(loss.detach()), norm, step, files.last)
@@ -201,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
-                novelty = processes.from_main(sampled_novelty(vae, averaged, known, pitch_range))
+                novelty = processes.from_main(sampled_novelty(vae, averaged, known, rules))
                 shown |= novelty
                 log.write(step, shown, "held out" if held_table else "averaged")
                 # Later models are truer to the style, up to copying it: the last that is as new as people are is kept, or the newest.

@@ -21,12 +21,13 @@ from checkpoints import LM_KIND, load_language_model, read_checkpoint
 from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig, UserError
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
 from language_model import LanguageModel, LanguageModelStepper
+from lm_sampling import EventGrammar, continue_sequences, sample_events, sample_riffs_by_lm
 from midi_utils import read_midi
 from model_figures import evaluate_pieces
 from novelty import TrainingPieces
 from piece_evaluation import compare_pieces, piece_facts
 from pieces import IGNORED, event_vocabulary
-from sampling import EventGrammar, continue_sequences, sample_events, sample_riffs_by_lm
+from steering.rules import Demands, RiffRules
 
 torch.set_num_threads(1)
 
@@ -466,8 +467,9 @@ def test_riffs_by_a_language_model(tmp_path: Path, here: Here) -> None:
         load_language_model(tmp_path / "run" / LM_FILE, "events")
     assert_one_line(here("generate", "--preset", "events_lstm", "--run-dir", str(tmp_path / "run")), "generate", "a model of riff")
     assert_one_line(here("generate", "--run-dir", str(tmp_path / "run")), "generate", "language_model.pth", "--preset")
-    riffs = sample_riffs_by_lm(model, TokenizerConfig(), range(200), SampleConfig(temperature=1.0), (40, 60))
-    assert np.array_equal(riffs[7:8], sample_riffs_by_lm(model, TokenizerConfig(), [7], SampleConfig(temperature=1.0), (40, 60)))
+    rules = RiffRules(TokenizerConfig(), Demands(40, 60))
+    riffs = sample_riffs_by_lm(model, TokenizerConfig(), range(200), SampleConfig(temperature=1.0), rules)
+    assert np.array_equal(riffs[7:8], sample_riffs_by_lm(model, TokenizerConfig(), [7], SampleConfig(temperature=1.0), rules))
     notes = riffs[(riffs > 0) & (riffs < 128)]
     assert notes.min() >= 40 and notes.max() <= 60 and riffs.max() <= 128
     before = np.concatenate([np.zeros((200, 1), dtype=np.int64), riffs[:, :-1]], axis=1)

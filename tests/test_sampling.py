@@ -18,7 +18,8 @@ from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
 from midi_utils import is_legal
 from models import LatentDiffusion, NoiseSchedule, RiffVAE
 from presets import TrainVAE, preset_options
-from sampling import CHUNK, decode, denoising_times, grammar_mask, reconstruct, sample_latents, sample_riffs, token_probabilities
+from sampling import CHUNK, RuleWalker, decode, denoising_times, reconstruct, sample_latents, sample_riffs, token_probabilities
+from steering.rules import Demands, RiffRules
 
 torch.set_num_threads(1)
 
@@ -180,13 +181,17 @@ def test_each_row_is_its_own() -> None:
 
 def test_grammar_forbids_a_hold_after_a_rest_and_at_the_start_and_nothing_else() -> None:
     """Guards against a mask that forbids a second hold, or allows one on the first step."""
-    before = torch.tensor([EIGHTHS.vocab_size, REST, 1, 64, 127, HOLD])
-    allowed = grammar_mask(before, EIGHTHS)
-    expected = torch.ones(6, 129, dtype=torch.bool)
-    expected[:2, HOLD] = False
-    assert torch.equal(allowed, expected)
-    assert grammar_mask(torch.tensor([PLAIN.vocab_size, REST, 64]), PLAIN).all()
-    assert grammar_mask(before[:1], PLAIN).shape == (1, 128)
+    walker = RuleWalker(RiffRules(EIGHTHS), 5)
+    expected = torch.ones(5, 129, dtype=torch.bool)
+    expected[:, HOLD] = False
+    assert torch.equal(walker.allowed(), expected)
+    walker.advance(torch.tensor([REST, 1, 64, 127, 5]))
+    expected[1:, HOLD] = True
+    assert torch.equal(walker.allowed(), expected)
+    walker.advance(torch.tensor([64, HOLD, HOLD, REST, HOLD]))
+    expected[:, HOLD] = torch.tensor([True, True, True, False, True])
+    assert torch.equal(walker.allowed(), expected)
+    assert RuleWalker(RiffRules(PLAIN), 3).allowed().all() and RuleWalker(RiffRules(PLAIN), 3).allowed().shape == (3, 128)
 
 
 SETTINGS = [
@@ -306,7 +311,7 @@ def sampled_moments(model: IdealDenoiser, sampling_steps: int, eta: float) -> tu
     x_T[1, 0] = 1
     for i in range(draws - 1):
         noise[i, i + 2, 0] = 1
-    z = sample_latents(model, x_T, noise, sampling_steps, eta)[:, 0].double()  # type: ignore[arg-type]
+    z = sample_latents(model, x_T, noise, denoising_times(model.config.num_timesteps, sampling_steps), eta)[:, 0].double()  # type: ignore[arg-type]
     return z[0].item(), (z[1:] - z[0]).square().sum().sqrt().item()
 
 
@@ -340,7 +345,8 @@ def test_eta_0_reads_no_noise() -> None:
     diffusion, x_T = awake_diffusion(), torch.randn(3, TINY.z_size, generator=torch.Generator().manual_seed(0))
     nothing = torch.empty(0, 3, TINY.z_size)
     loud = torch.full((9, 3, TINY.z_size), 1e6)
-    assert torch.equal(sample_latents(diffusion, x_T, nothing, 10, 0.0), sample_latents(diffusion, x_T, loud, 10, 0.0))
+    times = denoising_times(20, 10)
+    assert torch.equal(sample_latents(diffusion, x_T, nothing, times, 0.0), sample_latents(diffusion, x_T, loud, times, 0.0))
 
 
 @pytest.mark.parametrize("num_timesteps", [20, 50])
@@ -363,7 +369,7 @@ def test_eta_1_and_all_steps_equal_ancestral_ddpm(num_timesteps: int) -> None:
         mean = np.sqrt(previous) * (1 - alpha) / (1 - abar[t]) * x_0 + np.sqrt(alpha) * (1 - previous) / (1 - abar[t]) * x
         x = mean + np.sqrt((1 - previous) / (1 - abar[t]) * (1 - alpha)) * noise[num_timesteps - 1 - t]
     expected = x * diffusion.latent_std.numpy() + diffusion.latent_mean.numpy()
-    found = sample_latents(diffusion, torch.from_numpy(x_T), torch.from_numpy(noise), num_timesteps, 1.0)
+    found = sample_latents(diffusion, torch.from_numpy(x_T), torch.from_numpy(noise), denoising_times(num_timesteps, num_timesteps), 1.0)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -371,7 +377,7 @@ def test_one_sampling_step_is_the_first_guess() -> None:
     diffusion, x_T = awake_diffusion(), torch.randn(3, TINY.z_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = diffusion.denormalize(diffusion.x0_and_eps(x_T, torch.full((3,), 19))[0])
-    assert_close(sample_latents(diffusion, x_T, torch.empty(0, 3, TINY.z_size), 1, 1.0), expected)
+    assert_close(sample_latents(diffusion, x_T, torch.empty(0, 3, TINY.z_size), [19], 1.0), expected)
 
 
 # ---------------------------------------------------------------- one seed, one riff
@@ -444,7 +450,7 @@ def test_no_pitch_outside_the_range() -> None:
     """Guards against notes that no fret of the instrument has."""
     tokenizer = TokenizerConfig()
     vae = RiffVAE(TINY, tokenizer).eval()
-    tokens, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0), (40, 52))
+    tokens, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0), RiffRules(tokenizer, Demands(40, 52)))
     sounds = (tokens != REST) & (tokens != HOLD)
     assert tokens[sounds].min() == 40 and tokens[sounds].max() == 52
     free, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0))

@@ -1,0 +1,89 @@
+"""Trained models that write riffs, with what they know and the guitar they write for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpoints import build_config, load_diffusion, load_language_model, load_vae, weights_hash
+from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
+from fretboard import Fretboard, fretboard
+from language_model import LanguageModel
+from lm_sampling import sample_riffs_by_lm
+from midi_utils import pitch_name
+from models import LatentDiffusion, RiffVAE
+from presets import Generate, is_language_model
+from steering.drawing import Wish, draw
+
+
+@dataclasses.dataclass(frozen=True)
+class RiffModel:
+    """A VAE with its prior, or a language model of riffs."""
+
+    tokenizer: TokenizerConfig
+    content: dict[str, Any]  # of the checkpoint that knows the training riffs
+    board: Fretboard  # the guitar that the riffs are for
+    pitch_range: tuple[int, int]  # MIDI pitches that the riffs stay in: those of the training riffs that the guitar has
+    hashes: dict[str, str | None]  # of the weights, for the record
+    vae: RiffVAE | None = None
+    diffusion: LatentDiffusion | None = None  # the VAE's prior; None is N(0, I)
+    language_model: LanguageModel | None = None
+
+    @property
+    def known_tokens(self) -> np.ndarray:
+        """The riffs that the weights have seen. int64 [riffs, T]"""
+        return self.content["known"]["tokens"].numpy().astype(np.int64)
+
+    def draw(self, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int) -> np.ndarray:
+        """One riff for each seed. int64 [seeds, T]; a language model heeds of the wish the rules alone."""
+        if self.language_model is not None:
+            return sample_riffs_by_lm(self.language_model, self.tokenizer, seeds, sample, wish.rules, attempt)
+        assert self.vae is not None
+        return draw(self.vae, self.diffusion, seeds, sample, wish, attempt).tokens
+
+
+def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
+    """The models of a run.
+
+    Raises:
+        UserError: none there, or they do not fit together.
+    """
+    folder, sample = Path(options.run.run_dir), options.sample
+    if is_language_model(options.preset):
+        model, content = load_language_model(folder / LM_FILE, "riff", str(device))
+        tokenizer = build_config(TokenizerConfig, content["tokenizer"], folder / LM_FILE)
+        board, pitch_range = guitar_of(content, options)
+        hashes: dict[str, str | None] = {"language_model": weights_hash(model.state_dict())}
+        return RiffModel(tokenizer, content, board, pitch_range, hashes, language_model=model)
+    vae, content = load_vae(folder / VAE_FILE, str(device))
+    diffusion = None
+    if sample.prior == "diffusion":
+        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
+        timesteps = diffusion.config.num_timesteps
+        if sample.sampling_steps > timesteps:
+            raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
+    board, pitch_range = guitar_of(content, options)
+    hashes = {"vae": weights_hash(vae.state_dict()), "diffusion": weights_hash(diffusion.state_dict()) if diffusion else None}
+    return RiffModel(vae.tokenizer, content, board, pitch_range, hashes, vae, diffusion)
+
+
+def guitar_of(content: Mapping[str, Any], options: Generate) -> tuple[Fretboard, tuple[int, int]]:
+    """The guitar that riffs are written for, and the MIDI pitches they stay in: those of the training riffs that it has.
+
+    Raises:
+        UserError: it has none of them, or there is no such tuning.
+    """
+    low, high = content["data"]["lowest"], content["data"]["highest"]
+    board = fretboard(options.guitar, low, high)
+    both = max(low, board.lowest), min(high, board.highest)
+    if both[0] > both[1]:
+        raise UserError(
+            f"--tuning {board.notes}: goes from {pitch_name(board.lowest)} to {pitch_name(board.highest)}, "
+            f"the training riffs from {pitch_name(low)} to {pitch_name(high)}; give another"
+        )
+    return board, both

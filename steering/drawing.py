@@ -1,0 +1,177 @@
+"""Drawing riffs that were asked for: from a riff, under rules, with attributes, along directions of the latent space.
+
+A draw has three parts. z comes from the prior, which may start part of the way from a riff's own z and be told attributes; where a key
+is asked, the riff that z stands for is moved there. Decoding obeys the rules. And where something is asked, several candidates are drawn
+for each seed, and one is taken with chances in proportion to how well it goes with what was asked (sampling importance resampling,
+Rubin 1988): what the rules had to force upon the model is not taken if another candidate wanted it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import HOLD, REST, SampleConfig
+from models import LatentDiffusion, RiffVAE
+from sampling import CHUNK, View, decode, decode_weighed, denoising_times, sample_latents
+from steering.attributes import measure
+from steering.keys import Key
+from steering.rules import RiffRules
+
+CHOICE = 5  # purpose of random numbers: which candidate is taken
+TOLERANCE = (
+    0.25  # of asked attributes, in standard deviations of the training riffs: what is off by so much is less likely by a factor of 1.6
+)
+TONIC_SHARE = 0.25  # what a note on the tonic adds to one in the scale, where a riff is moved to a key
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the riffs of one call."""
+
+    rules: RiffRules  # met by every riff
+    start: Tensor | None = None  # [Z], z of a riff to start from; None starts from noise
+    strength: float = 1.0  # how far from it, 0..1: 0 is the riff's reconstruction, 1 a fresh riff
+    asked: Mapping[str, float] = field(default_factory=dict)  # attributes, in their units
+    spread: Mapping[str, float] = field(default_factory=dict)  # standard deviation of each in the training riffs
+    guidance_scale: float = 1.0  # see LatentDiffusion.x0_and_eps
+    shift: Tensor | None = None  # [Z], added to z
+    key: Key | None = None  # riffs are moved to it by transposition before the rules hold them to its scale
+    candidates: int = 1  # drawn for each seed, of which one is taken
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of it."""
+
+    tokens: np.ndarray  # int64 [seeds, T]
+    z: np.ndarray  # float32 [seeds, Z]
+    weights: np.ndarray  # float64 [seeds], nats, 0 or less: how well the riff taken goes with what was asked
+
+
+def draw(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
+) -> Drawn:  # fmt: skip
+    """Draw one riff for each seed.
+
+    Args:
+        diffusion: the prior of z; None is N(0, I).
+        seeds: any non-negative ints; what a seed gives does not depend on the others.
+        attempt: another number draws another riff for the same seed.
+
+    Returns:
+        riffs that obey the rules.
+    """
+    rows = [(seed, candidate) for seed in seeds for candidate in range(wish.candidates)]
+    parts = [_draw_chunk(vae, diffusion, rows[i : i + CHUNK], sample, wish, attempt) for i in range(0, len(rows), CHUNK)]
+    tokens, z, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    for name, value in wish.asked.items():
+        off = (measure(name, tokens, vae.tokenizer) - value) / (TOLERANCE * wish.spread[name])
+        weights = weights - 0.5 * off**2
+    weights = weights.reshape(len(seeds), wish.candidates)
+    chances = np.exp(weights - weights.max(axis=1, keepdims=True)).cumsum(axis=1)
+    uniform = np.array([np.random.default_rng(np.random.SeedSequence([seed, CHOICE, attempt])).random() for seed in seeds])
+    taken = (chances <= uniform[:, None] * chances[:, -1:]).sum(axis=1)
+    index = np.arange(len(seeds)) * wish.candidates + taken
+    return Drawn(tokens[index], z[index], weights[np.arange(len(seeds)), taken])
+
+
+def _draw_chunk(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, rows: Sequence[tuple[int, int]], sample: SampleConfig, wish: Wish, attempt: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One riff for each (seed, candidate), at most CHUNK. -> tokens, z, weights"""
+    device = next(vae.parameters()).device
+    padded = [*rows, *([rows[-1]] * (CHUNK - len(rows)))]
+    # The first candidate has the numbers of sample_riffs: with nothing asked, seed 7 is the same riff as ever.
+    rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0, attempt] + [number] * (number > 0))) for seed, number in padded]
+    uniform = torch.from_numpy(np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])).to(device)
+    times = _times(diffusion, sample, 1.0 if wish.start is None else wish.strength)
+    draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
+    normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
+    noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
+    z = latents(vae, diffusion, noise, times, sample, wish)
+    if wish.shift is not None:
+        z = z + wish.shift.to(device)
+    if wish.start is not None:  # what starts from a riff does not vary more in its notes than in its z
+        sample = dataclasses.replace(sample, temperature=sample.temperature * wish.strength)
+    if wish.key is not None:
+        z = moved_to_key(vae, z, uniform, sample, wish.key, wish.rules)
+    tokens, weights = decode_weighed(vae, z, uniform, sample, wish.rules)
+    count = len(rows)
+    return tokens[:count].cpu().numpy(), z[:count].cpu().numpy(), weights[:count].double().cpu().numpy()
+
+
+def _times(diffusion: LatentDiffusion | None, sample: SampleConfig, strength: float) -> list[int]:
+    """The denoising times up to a strength; none at strength 0."""
+    if diffusion is None:
+        return []
+    last = diffusion.config.num_timesteps - 1
+    return [t for t in denoising_times(last + 1, sample.sampling_steps) if strength > 0 and t <= strength * last]
+
+
+def latents(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, noise: Tensor, times: Sequence[int], sample: SampleConfig, wish: Wish
+) -> Tensor:  # fmt: skip
+    """Latents for some noise. noise: [draws, B, Z], the first to begin with, the others for eta -> [B, Z]
+
+    From a riff: its z is noised up to the first time, and denoised from there (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+    """
+    z = noise[0] if wish.start is None else wish.start.to(noise).expand_as(noise[0])
+    if diffusion is None:
+        angle = wish.strength * math.pi / 2
+        return z if wish.start is None else math.cos(angle) * z + math.sin(angle) * noise[0]
+    if not times:
+        return z
+    x = noise[0]
+    if wish.start is not None and wish.strength < 1:
+        t = torch.full((len(x),), times[0], dtype=torch.int64, device=x.device)
+        x = diffusion.schedule.q_sample(diffusion.normalize(z), t, noise[0])
+    view: View = diffusion.x0_and_eps
+    told = {name: value for name, value in wish.asked.items() if name in diffusion.config.condition_names}
+    if told:
+        conditions = diffusion.conditions(told).expand(len(x), -1)
+        view = partial(diffusion.x0_and_eps, conditions=conditions, guidance_scale=wish.guidance_scale)
+    return sample_latents(diffusion, x, noise[1:], times, sample.eta, view)
+
+
+@torch.no_grad()
+def moved_to_key(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, key: Key, rules: RiffRules) -> Tensor:
+    """Latents of the same riffs in a key: each is decoded, transposed to where most of its notes lie in the scale, and encoded again.
+
+    Held to the scale alone, the model would have to bend riffs of the keys it knows best note by note.
+
+    Args:
+        z: [B, Z]
+        uniform: [B, T], for decoding.
+
+    Returns:
+        [B, Z]; z itself where the riff lies best in the scale as it is.
+    """
+    tokens = decode(vae, z, uniform, sample).cpu().numpy()
+    moved = np.stack([transposed_to_key(riff, key, rules.demands.low, rules.demands.high) for riff in tokens])
+    mu = vae.encoder(torch.from_numpy(moved).to(z.device))[0]
+    return torch.where(torch.from_numpy((moved != tokens).any(axis=1)).to(z.device)[:, None], mu, z)
+
+
+def transposed_to_key(tokens: np.ndarray, key: Key, low: int, high: int) -> np.ndarray:
+    """A riff moved by at most a tritone so that it lies in a key and a range as well as it can. tokens: int [T] -> int [T]"""
+    sounds = (tokens != REST) & (tokens != HOLD)
+    pitch = tokens[sounds]
+    if not len(pitch):
+        return tokens
+
+    def fit(shift: int) -> tuple[float, int]:
+        moved = pitch + shift
+        inside = (moved >= low) & (moved <= high)
+        scale = np.isin(moved % 12, list(key.classes)) + TONIC_SHARE * (moved % 12 == key.tonic)
+        return float((inside * scale).mean()), -abs(shift)
+
+    shift = max((s for s in range(-6, 7) if pitch.min() + s >= 1 and pitch.max() + s < HOLD), key=fit)
+    return np.where(sounds, tokens + shift, tokens)
