@@ -182,7 +182,7 @@ class Vary(FromRiff):
 
     MODE: ClassVar[str] = "vary"
 
-    strength: float = 0.3  # how far from the riff, 0 to 1: 0 is its reconstruction, 1 a fresh riff
+    strength: float = 0.35  # how far from the riff, 0 to 1: 0 is its reconstruction, 1 a fresh riff
     keep_rhythm: bool = False  # the onsets, holds and rests stay; the pitches are new (goes well with --strength 0.7)
     keep_pitches: bool = False  # the pitches stay, in their order; the rhythm is new (goes well with --strength 0.7)
 
@@ -195,7 +195,7 @@ class Infill(FromRiff):
 
     keep: str = ""  # steps that stay, counted from 1, such as 1-8,17-32
     keep_bars: str = ""  # bars that stay, such as 1
-    strength: float = 0.4  # how far the new music goes from what the kept bars suggest, 0 to 1
+    strength: float = 0.6  # how far the new music goes from what the kept bars suggest, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class Continue(FromRiff):
 
     MODE: ClassVar[str] = "continue"
 
-    strength: float = 0.4  # how far they go from the riff, 0 to 1
+    strength: float = 0.6  # how far they go from the riff, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Answer(FromRiff):
 
     MODE: ClassVar[str] = "answer"
 
-    strength: float = 0.4  # how far the notes go from the riff's, 0 to 1
+    strength: float = 0.6  # how far the notes go from the riff's, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Interpolate(FromRiff):
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # ways, with the seeds --seed, --seed + 1, ...; direct: one
     steps: int = 8  # riffs on the way, both ends included
     through: Literal["diffusion", "direct"] = "diffusion"  # noise both, join the noised and denoise; or decode what lies between
-    strength: float = 0.3  # how far the middle is noised, 0 to 1
+    strength: float = 0.4  # how far the middle is noised, 0 to 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -241,7 +241,7 @@ class Arrange(FromRiff):
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # verses, with the seeds --seed, --seed + 1, ...
     form: str = "AABA"  # the sections
     bars: int = 16  # length
-    strength: float = 0.25  # how far each variation goes from the riff before, 0 to 1
+    strength: float = 0.35  # how far each variation goes from the riff before, 0 to 1
     max_copy: float = 0.99  # largest share of a riff, but the given one, that one training riff may have too
 
 

@@ -34,8 +34,8 @@ class Part:
     made: str  # how, in words
 
 
-def parse_form(form: str, bars: int, riff_bars: int) -> list[str]:
-    """The section of each riff of a form. `AABA`, 16 bars, riffs of 2 bars -> A A A A B B A A
+def parse_form(form: str, bars: int, riff_bars: int) -> tuple[list[str], int]:
+    """The section of each riff of a form, and how many riffs a section has. `AABA`, 16 bars, riffs of 2 bars -> A A A A B B A A, 2
 
     Raises:
         UserError: no form, or the bars do not divide into its sections and riffs.
@@ -46,7 +46,7 @@ def parse_form(form: str, bars: int, riff_bars: int) -> list[str]:
     unit = len(letters) * riff_bars
     if bars < 1 or bars % unit:
         raise UserError(f"--bars {bars}: {letters} of {riff_bars}-bar riffs takes {unit}, {2 * unit}, {3 * unit}, ... bars")
-    return [letter for letter in letters for _ in range(bars // unit)]
+    return [letter for letter in letters for _ in range(bars // unit)], bars // unit
 
 
 def arrange(
@@ -54,6 +54,7 @@ def arrange(
     diffusion: LatentDiffusion | None,
     idea: np.ndarray,
     sections: Sequence[str],
+    riffs_each: int,
     seed: int,
     sample: SampleConfig,
     wish: Wish,
@@ -61,43 +62,47 @@ def arrange(
 ) -> list[Part]:
     """Write a verse.
 
-    The first riff is the idea. A later riff of its section is a variation of the section's riff before; the first riff of another
-    section is a new one: of many, the one furthest from what was played so far. All stay in the idea's key (or the wish's), none
-    is held over a bar line, no join leaps by more than from_riff.JOIN, and the last one ends on the tonic, if it can.
+    The first riff is the idea, and the next ones of its section are variations of the riff before. A section that comes again is
+    played again, riff by riff, each a variation of what stood there. The first riff of another section is a new one: of many, the one
+    furthest from what was played so far. All stay in the idea's key (or the wish's), none is held over a bar line, no join leaps by
+    more than from_riff.JOIN, and the last one ends on the tonic, if it can.
 
     Args:
         idea: int [T]
         sections: of each riff, see parse_form.
+        riffs_each: of a section.
         wish: its strength is that of the variations; its rules hold for all but the idea.
         too_close: what may not be written; the idea is not asked about.
 
     Raises:
-        UserError: no riff meets the demands.
+        UserError: no riff meets the demands, or all copy too much.
     """
     tokenizer = vae.tokenizer
     key = wish.key or estimate_key(idea, tokenizer)
     demands = dataclasses.replace(wish.rules.demands, classes=key.classes)
     home = frozenset(pitch for pitch in range(1, HOLD) if pitch % 12 == key.tonic)
     parts = [Part(np.asarray(idea, dtype=np.int64), sections[0], "the idea")]
-    latest = {sections[0]: 0}
+    latest: dict[tuple[str, int], int] = {(sections[0], 0): 0}  # the riff last played at a place of a section
+    place = 0
     for number, letter in enumerate(sections[1:], start=1):
+        place = place + 1 if sections[number - 1] == letter and place + 1 < riffs_each else 0
         here = join_demands(demands, parts[-1].tokens, tokenizer)
         if number == len(sections) - 1:
             here = _ending(tokenizer, here, home)
         rules = riff_rules(tokenizer, here)
-        if letter in latest:
-            model = parts[latest[letter]].tokens
-            asked = dataclasses.replace(wish, rules=rules, start=mean_latent(vae, model), key=None)
-            made, count = f"variation of riff {latest[letter] + 1}", 1
+        model = latest.get((letter, place), number - 1 if place else None)
+        if model is not None:
+            asked = dataclasses.replace(wish, rules=rules, start=mean_latent(vae, parts[model].tokens), key=None)
+            made, count = f"variation of riff {model + 1}", 1
         else:
             asked = dataclasses.replace(wish, rules=rules, start=None, strength=1.0, key=key)
             made, count = "contrast", CONTRASTS
         state = np.random.SeedSequence([seed, ARRANGED, number]).generate_state(count, np.uint64)
         tokens = _write(
-            vae, diffusion, [int(s) for s in state], sample, asked, [part.tokens for part in parts], too_close, letter in latest
+            vae, diffusion, [int(s) for s in state], sample, asked, [part.tokens for part in parts], too_close, model is not None
         )
         parts.append(Part(tokens, letter, made))
-        latest[letter] = number
+        latest[letter, place] = number
     return parts
 
 
@@ -121,17 +126,23 @@ def _write(
     too_close: TooClose,
     variation: bool,
 ) -> np.ndarray:
-    """One riff: a variation that differs from all that was played, or of many the furthest from it; never what copies too much. [T]"""
+    """One riff, [T]: of those drawn the furthest from what was played. What copies too much never; a repeat if nothing else comes."""
     before = TrainingRiffs(np.stack(played), [""] * len(played), vae.tokenizer)
+    repeat = None  # what is allowed, but silent or heard before
     for attempt in range(MAX_ATTEMPTS):
         found = draw(vae, diffusion, seeds, sample, wish, attempt).tokens
         far = before.distances(found)[1]
-        good = ~too_close(found) & ((found != REST).any(axis=1)) & (far > 0)
+        allowed = ~too_close(found)
+        good = allowed & (found != REST).any(axis=1) & (far > 0)
         if good.any():
             return found[np.argmax(np.where(good, far, -1.0))]
+        if repeat is None and allowed.any():
+            repeat = found[np.argmax(allowed)]
         if variation:  # too little room at this strength: a little more
             wish = dataclasses.replace(wish, strength=min(1.0, wish.strength + 0.05))
-    raise UserError(f"arrange: {MAX_ATTEMPTS} attempts gave nothing new for a riff; allow more with --max-copy, or ask for less")
+    if repeat is None:
+        raise UserError(f"arrange: {MAX_ATTEMPTS} attempts all copied more than --max-copy; allow more")
+    return repeat
 
 
 def leaps(parts: Sequence[Part]) -> list[int]:

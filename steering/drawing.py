@@ -92,7 +92,7 @@ def _draw_chunk(
     # The first candidate has the numbers of sample_riffs: with nothing asked, seed 7 is the same riff as ever.
     rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0, attempt] + [number] * (number > 0))) for seed, number in padded]
     uniform = torch.from_numpy(np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])).to(device)
-    times = _times(diffusion, sample, 1.0 if wish.start is None else wish.strength)
+    times = times_of(diffusion, sample, 1.0 if wish.start is None else wish.strength)
     draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
     normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
     noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
@@ -108,12 +108,20 @@ def _draw_chunk(
     return tokens[:count].cpu().numpy(), z[:count].cpu().numpy(), weights[:count].double().cpu().numpy()
 
 
-def _times(diffusion: LatentDiffusion | None, sample: SampleConfig, strength: float) -> list[int]:
+def reach(strength: float) -> float:
+    """Which share of the noise schedule a strength goes back, 0..1.
+
+    Its square: half-way up the schedule little of a riff is left, and what a player calls half is a sixth of the way.
+    """
+    return strength**2
+
+
+def times_of(diffusion: LatentDiffusion | None, sample: SampleConfig, strength: float) -> list[int]:
     """The denoising times up to a strength; none at strength 0."""
-    if diffusion is None:
+    if diffusion is None or strength <= 0:
         return []
     last = diffusion.config.num_timesteps - 1
-    return [t for t in denoising_times(last + 1, sample.sampling_steps) if strength > 0 and t <= strength * last]
+    return [t for t in denoising_times(last + 1, sample.sampling_steps) if t <= reach(strength) * last]
 
 
 def latents(
@@ -125,7 +133,7 @@ def latents(
     """
     z = noise[0] if wish.start is None else wish.start.to(noise).expand_as(noise[0])
     if diffusion is None:
-        angle = wish.strength * math.pi / 2
+        angle = reach(wish.strength) * math.pi / 2
         return z if wish.start is None else math.cos(angle) * z + math.sin(angle) * noise[0]
     if not times:
         return z

@@ -15,8 +15,8 @@ from torch import Tensor
 from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from midi_utils import tokens_to_notes
 from models import LatentDiffusion, RiffVAE
-from sampling import decode, denoising_times, sample_latents
-from steering.drawing import Wish, draw
+from sampling import decode, sample_latents
+from steering.drawing import Wish, draw, times_of
 from steering.keys import estimate_key
 from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules
 
@@ -79,8 +79,8 @@ def parse_steps(text: str, tokenizer: TokenizerConfig, flag: str = "--keep", uni
     """
     places, chosen = tokenizer.steps // unit, np.zeros(tokenizer.steps, dtype=bool)
     for part in text.split(","):
-        first, _, last = (word.strip() for word in part.partition("-"))
-        last = last or first
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= places):
             raise UserError(f"{flag} {text[:60]}: give places from 1 to {places}, such as 1 or 1-{max(1, places // 2)}")
         chosen[(int(first) - 1) * unit : int(last) * unit] = True
@@ -289,10 +289,8 @@ def interpolate(
         x_0 = diffusion.normalize(torch.stack(ends))  # [2, Z]
         rng = np.random.default_rng(np.random.SeedSequence([seed, 0, 0]))
         noise = torch.from_numpy(rng.standard_normal((1, x_0.shape[1]), dtype=np.float32)).to(x_0)
-        last = diffusion.config.num_timesteps - 1
         for i in range(1, steps - 1):
-            reach = strength * 4 * float(shares[i]) * (1 - float(shares[i])) * last
-            times = [t for t in denoising_times(last + 1, sample.sampling_steps) if t <= reach]
+            times = times_of(diffusion, sample, strength * 4 * float(shares[i]) * (1 - float(shares[i])))
             if times:
                 t = torch.full((2,), times[0], dtype=torch.int64, device=x_0.device)
                 x = diffusion.schedule.q_sample(x_0, t, noise)  # [2, Z]

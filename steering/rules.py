@@ -174,8 +174,10 @@ def riff_rules(tokenizer: TokenizerConfig, demands: Demands) -> RiffRules:
     """The automaton of some demands.
 
     Raises:
-        UserError: no riff meets them; says which of them is one too many.
+        UserError: no riff meets them, or silent ones alone; says which of them is one too many.
     """
+    if not demands.pitches.any():
+        raise UserError("the range has no pitch of the key; widen --low and --high or --tuning, or give another --key")
     try:
         return RiffRules(tokenizer, demands)
     except Impossible:
@@ -183,9 +185,6 @@ def riff_rules(tokenizer: TokenizerConfig, demands: Demands) -> RiffRules:
 
 
 def _why_not(tokenizer: TokenizerConfig, demands: Demands) -> str:
-    if not demands.pitches.any():
-        return "the range has no pitch of the key; widen --low and --high or --tuning, or give another --key"
-
     def possible(**changes: Any) -> bool:
         try:
             RiffRules(tokenizer, dataclasses.replace(demands, **changes))

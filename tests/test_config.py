@@ -18,7 +18,8 @@ from evaluate import Evaluate
 from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {path.stem for path in ROOT.glob("*.py")} | {"midi_riffs"}
+FILES = {path.stem: path for path in ROOT.glob("*.py")} | {f"steering.{path.stem}": path for path in ROOT.glob("steering/[a-z]*.py")}
+OURS = set(FILES) | {"midi_riffs"}
 LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other file is a script
     "config": set(),
     "presets": {"config"},
@@ -43,15 +44,48 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "sections": {"config", "midi_utils"},
     "songs": {"config", "midi_utils", "metrics", "dataset", "fretboard", "gpif", "guitar_pro", "sections"},
     "sound": {"config", "files", "midi_utils", "dataset"},
-    "outputs": {"config", "files", "midi_utils", "fretboard", "guitar_pro", "sound", "tab"},
+    "outputs": {"config", "dataset", "files", "midi_utils", "fretboard", "guitar_pro", "sound", "tab"},
     "models": {"config", "presets"},
     "language_model": {"config", "pieces", "presets"},
     "latents": {"dataset", "models"},
-    "sampling": {"config", "events", "language_model", "models", "novelty", "pieces"},
+    "steering.rules": {"config"},
+    "steering.keys": {"config", "midi_utils"},
+    "steering.attributes": {"config", "dataset", "metrics"},
+    "sampling": {"config", "models", "novelty", "steering.rules"},
+    "lm_sampling": {"config", "events", "language_model", "models", "pieces", "sampling", "steering.rules"},
+    "steering.directions": {"config", "latents", "models", "steering.attributes"},
+    "steering.drawing": {"config", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
+    "steering.from_riff": {"config", "midi_utils", "models", "sampling", "steering.drawing", "steering.keys", "steering.rules"},
+    "steering.arranging": {
+        *("config", "models", "novelty", "sampling"),
+        *("steering.drawing", "steering.from_riff", "steering.keys", "steering.rules"),
+    },
+    "steering.picking": {"config", "distances", "novelty", "steering.attributes"},
+    "steering.requests": {
+        *("config", "midi_utils", "models"),
+        *("steering.attributes", "steering.directions", "steering.drawing", "steering.keys", "steering.rules"),
+    },
     "checkpoints": {"config", "files", "dataset", "language_model", "models", "novelty", "pieces"},
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
     "model_figures": {"config", "dataset", "language_model", "metrics", "models", "pieces", "sampling", "training"},
+    "riff_models": {
+        *("checkpoints", "config", "fretboard", "language_model", "lm_sampling", "midi_utils", "models", "presets"),
+        "steering.drawing",
+    },
+    "riff_output": {
+        *("checkpoints", "config", "dataset", "fretboard", "guitar_pro", "metrics", "midi_utils", "novelty", "outputs", "presets"),
+        *("riff_models", "steering.attributes", "tab"),
+    },
+    "riff_modes": {
+        *("checkpoints", "config", "dataset", "files", "midi_utils", "models", "novelty", "outputs", "presets", "riff_models"),
+        *("riff_output", "sampling"),
+        *("steering.arranging", "steering.drawing", "steering.from_riff", "steering.keys", "steering.requests"),
+    },
+    "piece_output": {
+        *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "novelty", "outputs"),
+        *("piece_evaluation", "pieces", "presets", "sampling"),
+    },
     "studies": {
         "baselines",
         "checkpoints",
@@ -60,12 +94,14 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         "evaluation",
         "language_model",
         "latents",
+        "lm_sampling",
         "model_figures",
         "models",
         "novelty",
         "pieces",
         "presets",
         "sampling",
+        "steering.rules",
     },
 }
 SCRIPTS = OURS - set(LIBRARIES) - {"midi_riffs"}
@@ -74,11 +110,11 @@ SCRIPTS = OURS - set(LIBRARIES) - {"midi_riffs"}
 def imports_of(name: str) -> set[str]:
     """Our own modules that a module imports, at its top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module.split(".")[0])
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found & OURS
 
 
@@ -91,12 +127,12 @@ def test_library_imports_only_what_is_before_it(name: str, allowed: set[str]) ->
 
 
 def test_nothing_imports_a_script() -> None:
-    for path in ROOT.glob("*.py"):
-        assert not imports_of(path.stem) & SCRIPTS, path.name
+    for name in FILES:
+        assert not imports_of(name) & SCRIPTS, name
 
 
 def test_imports_without_torch_and_without_doing_anything() -> None:
-    code = "import sys, config, midi_utils, metrics, novelty, evaluation, dataset, check_midi; "
+    code = "import sys, config, presets, midi_utils, metrics, novelty, evaluation, dataset, check_midi, steering.rules, steering.keys; "
     code += "print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
@@ -117,7 +153,14 @@ def test_importing_any_file_does_nothing() -> None:
 
 def test_default_then_preset_then_flag() -> None:
     """No preset and no flag that starts from trained weights is in play: those come further below."""
-    assert parse_options(TrainDiffusion, []) == TrainDiffusion(run=dataclasses.replace(TrainDiffusion().run, run_dir="runs/riff_2bar"))
+    assert parse_options(TrainVAE, ["--init-from", "none"]) == TrainVAE(
+        run=dataclasses.replace(TrainVAE().run, run_dir="runs/riff_2bar"), train=dataclasses.replace(TrainVAE().train, init_from="none")
+    )
+    assert (
+        parse_options(TrainDiffusion, []).model.conditions
+        == PRESETS["riff_2bar"]["diffusion.conditions"]
+        != TrainDiffusion().model.conditions
+    )
     tiny = PRESETS["riff_2bar_tiny"]["train_vae.steps"]
     assert tiny != TrainVAE().train.steps
     assert parse_options(TrainVAE, ["--preset", "riff_2bar_tiny"]).train.steps == tiny

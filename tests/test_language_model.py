@@ -408,7 +408,7 @@ def test_what_was_given_is_not_copied(tunes: Path, tmp_path: Path, here: Here, m
     assert here("generate", *flags, *prime, "--max-copy", "0.5").code == 0
     record = json.loads((tmp_path / "run" / "pieces" / "piece_seed000000.json").read_text())
     assert record["nearest"]["passage"] < 30
-    monkeypatch.setattr("generate.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("piece_output.MAX_ATTEMPTS", 1)
     result = here("generate", *flags, "--max-copy", "0", "--output-dir", str(tmp_path / "none"))
     assert result.code == 1 and "no piece for seed 0" in result.err and "one file for each" not in result.out
 

@@ -31,7 +31,7 @@ def flags(small_run: SmallRun, output: Path, *more: str) -> list[str]:
 
 
 def test_tab_guitar_pro_and_sound_lie_beside_each_riff(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
-    result = here(*flags(small_run, tmp_path, "--num-outputs", "3", "--wav", "--bpm", "120"))
+    result = here(*flags(small_run, tmp_path, "--num-outputs", "3", "--wav", "--bpm", "120", "--form", "free"))
     assert result.code == 0 and "tab (.txt), Guitar Pro (.gp5), sound (.wav)" in result.out
     for base in [*sorted((tmp_path / "riffs").glob("*.mid")), tmp_path / LONG_FILE]:
         record = json.loads(base.with_suffix(".json").read_text())

@@ -348,6 +348,8 @@ def test_init_from_starts_from_the_given_weights(script: Script, finished: Path,
     state = script.state(tmp_path)
     found = state.get("raw_weights", state["weights"])
     for name, value in source.items():
+        if name.startswith("condition_"):
+            continue  # of this run's riffs, which happen to be the same
         if name.startswith("latent_"):
             assert not torch.allclose(found[name], value, atol=1e-4), name
         else:

@@ -47,6 +47,7 @@ from dataset import load_riffs
 from latents import latent_table, prior_tokens
 from novelty import TrainingRiffs
 from sampling import sample_riffs
+from steering.rules import Demands, RiffRules
 
 torch.set_num_threads(1)
 
@@ -268,7 +269,7 @@ def test_novelty_of_a_prior_is_that_of_what_it_draws(finished: Path) -> None:
     """Guards against novelty against other riffs: riffs that are known are copies, of which none lies apart."""
     vae, content = load_vae(finished / VAE_FILE)
     model, _ = load_diffusion(finished / DIFFUSION_FILE, vae)
-    limits = (content["data"]["lowest"], content["data"]["highest"])
+    limits = RiffRules(vae.tokenizer, Demands(content["data"]["lowest"], content["data"]["highest"]))
     first = training.EVALUATION_SEED
     drawn, _ = sample_riffs(vae, model, range(first, first + train_diffusion.NOVELTY_SAMPLES), SampleConfig(), limits)
     heard = TrainingRiffs(drawn, [""] * len(drawn), vae.tokenizer)

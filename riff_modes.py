@@ -1,0 +1,348 @@
+"""What the riff modes of generate.py do: the riff that is given, the wish of a mode, verses, ways, files.
+
+New riffs themselves are in generate.py; here is more of a riff, and what both share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints import BASE_NAME, training_riffs
+from config import DataConfig, TokenizerConfig, UserError
+from dataset import plural, read_file_riffs
+from files import sha256
+from midi_utils import MidiError, Riff, program_name
+from models import RiffVAE
+from novelty import Nearest, TrainingRiffs
+from outputs import report_redrawn
+from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Interpolate, Reconstruct, Vary
+from riff_models import RiffModel
+from riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
+from sampling import MAX_ATTEMPTS, sample_original_riffs
+from steering import from_riff
+from steering.arranging import Part, arrange, leaps, parse_form
+from steering.drawing import Wish
+from steering.keys import estimate_key
+from steering.requests import plain, remarks, settled, wish_of
+
+# ---------------------------------------------------------------- what all modes share
+
+
+def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[Given] = ()) -> dict[str, Any]:
+    """How the files of a call are made, for their JSON."""
+    data = model.content["data"]
+    return {
+        "mode": options.MODE,
+        "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
+        "steering": plain(wish) | {"attribute": options.steer.attribute or None},
+        "given": [one.facts() for one in given],
+        "bpm": options.bpm or (given[0].riff.bpm if given else data["bpm"]),
+        "program": options.program if options.program >= 0 else given[0].riff.program if given else data["program"],
+        "pitch_range": model.pitch_range,
+        "tuning": model.board.notes,
+        "capo": model.board.capo,
+        "tokenizer": dataclasses.asdict(model.tokenizer),
+        **model.hashes,
+    }
+
+
+def draw_original(
+    options: Generate, model: RiffModel, wish: Wish, seeds: Sequence[int], known: TrainingRiffs
+) -> tuple[np.ndarray, np.ndarray, Nearest, list[int], list[int]]:
+    """Draw one riff for each seed that copies no more than it may.
+
+    Returns:
+        tokens, attempts and nearest training riffs of the seeds for which there is one; those seeds; and the others.
+
+    Raises:
+        UserError: there is none for any seed.
+    """
+
+    def draw(some: Sequence[int], attempt: int) -> np.ndarray:
+        return model.draw(some, options.sample, wish, attempt)
+
+    drawn, attempts, nearest = sample_original_riffs(draw, seeds, known, options.max_copy)
+    kept = np.flatnonzero(attempts >= 0)
+    if not len(kept):
+        raise UserError(
+            f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts "
+            f"({nearest.copied.min():.0%} at least in the last); allow more"
+        )
+    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
+    return drawn[kept], attempts[kept], nearest.take(kept), [seeds[i] for i in kept], refused
+
+
+def known_names(nearest: Nearest, known: TrainingRiffs) -> list[str]:
+    """The nearest riffs' names, for the table."""
+    return ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
+
+
+def say_remarks(options: Generate, model: RiffModel) -> None:
+    for remark in remarks(options.steer, model.diffusion, model.known_tokens, model.tokenizer):
+        print(remark)
+
+
+def say_long(long: Output, made_with: dict[str, Any], tokenizer: TokenizerConfig) -> None:
+    bars = len(long.tokens) * tokenizer.bars
+    what = f"a verse, {long.facts['form']}," if "form" in long.facts else f"{plural(len(long.tokens), 'riff')} in a row,"
+    print(f"{long.path}: {what} {bars} bars at {made_with['bpm']:g} bpm, {program_name(made_with['program'])}")
+
+
+# ---------------------------------------------------------------- a verse
+
+
+def write_verse(
+    options: Generate,
+    model: RiffModel,
+    idea: np.ndarray,
+    form: tuple[list[str], int],
+    seed: int,
+    known: TrainingRiffs,
+    strength: float,
+) -> list[Part]:
+    """The riffs of a verse made of one idea; what is demanded of single notes and onsets is not demanded of every riff of it."""
+    assert model.vae is not None
+    steer = dataclasses.replace(options.steer, start_note="", end_note="", onsets="")
+    loose = wish_of(steer, model.vae, model.diffusion, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
+    loose = settled(dataclasses.replace(loose, strength=strength), steer)
+
+    def too_close(tokens: np.ndarray) -> np.ndarray:
+        return known.nearest(tokens).too_close(options.max_copy)
+
+    return arrange(model.vae, model.diffusion, idea, *form, seed, options.sample, loose, too_close)
+
+
+def verse_output(path: Path, seed: int, verse: list[Part], form: str, model: RiffModel) -> Output:
+    """A verse as a file."""
+    facts = {
+        "form": form.strip().upper(),
+        "key": estimate_key(verse[0].tokens, model.tokenizer).name,
+        "joins": leaps(verse),
+        "parts": [{"section": part.letter, "made": part.made, "tokens": part.tokens.tolist()} for part in verse],
+    }
+    markers = tuple(f"{part.letter}: {part.made}" for part in verse)
+    return Output(path, seed, tuple(part.tokens for part in verse), markers, facts)
+
+
+# ---------------------------------------------------------------- more of a riff
+
+
+@dataclass(frozen=True)
+class Given:
+    """A riff that a call starts from."""
+
+    path: Path
+    riff: Riff
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "file": self.path.name,
+            "sha256": sha256(self.path.read_bytes()),
+            "bar": self.riff.first_bar,
+            "tokens": self.riff.tokens.tolist(),
+        }
+
+
+def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
+    """The riff of a file.
+
+    Raises:
+        UserError: it holds no riff that can be used, or none at that bar.
+    """
+    try:
+        riffs, said = read_file_riffs(file, DataConfig(max_bars=0), tokenizer)
+    except MidiError as error:
+        raise UserError(f"{file}: {error}; `python check_midi.py {file}` tells more") from None
+    bars = [riff.first_bar for riff in riffs]
+    if from_bar and from_bar not in bars:
+        raise UserError(f"--from-bar {from_bar}: {file} has riffs at bar {', '.join(map(str, bars[:12]))}; give one of them")
+    riff = riffs[bars.index(from_bar) if from_bar else 0]
+    if len(riffs) > 1 and not from_bar:
+        print(f"{file}: holds {plural(len(riffs), 'riff')}; the one from bar {riff.first_bar} is taken (--from-bar takes another)")
+    for remark in (*said, riff.note):
+        if remark:
+            print(f"{file}: {remark}")
+    return Given(Path(file), riff)
+
+
+def wish_of_mode(options: FromRiff, vae: RiffVAE, tokens: np.ndarray, wish: Wish) -> Wish:
+    """What a mode adds to a wish. tokens: int [T], the riff it starts from"""
+    if isinstance(options, Vary):
+        return from_riff.vary(vae, tokens, wish, options.strength, options.keep_rhythm, options.keep_pitches)
+    if isinstance(options, Reconstruct):
+        return from_riff.vary(vae, tokens, wish, 0.0)
+    if isinstance(options, Infill):
+        return from_riff.infill(vae, tokens, kept_steps(options, vae.tokenizer), wish, options.strength)
+    if isinstance(options, Answer):
+        return from_riff.answer(vae, tokens, wish, options.strength)
+    assert isinstance(options, Continue)
+    return dataclasses.replace(wish, strength=options.strength)
+
+
+def kept_steps(options: Infill, tokenizer: TokenizerConfig) -> np.ndarray:
+    """What stays of a riff. bool [T]
+
+    Raises:
+        UserError: nothing is said, or nothing is left to write.
+    """
+    if not options.keep and not options.keep_bars:
+        raise UserError("infill: say what stays: --keep 1-8,17-32 (steps) or --keep-bars 1")
+    keep = np.zeros(tokenizer.steps, dtype=bool)
+    if options.keep:
+        keep |= from_riff.parse_steps(options.keep, tokenizer)
+    if options.keep_bars:
+        keep |= from_riff.parse_steps(options.keep_bars, tokenizer, "--keep-bars", tokenizer.steps_per_bar)
+    if keep.all():
+        raise UserError(f"infill: all {tokenizer.steps} steps stay; nothing is left to write")
+    return keep
+
+
+# Modes that keep the given riff's key unless another is asked for.
+KEYS_KEPT = (Infill, Continue, Answer, Arrange)
+
+
+def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> int:
+    """More of a riff: one file for each seed, and all in a row behind the riff itself. -> exit status"""
+    if model.vae is None:
+        raise UserError(f"{options.MODE}: needs a VAE, which a language model is not; give its preset, such as --preset riff_2bar")
+    files = require_files(options)
+    tokenizer = model.tokenizer
+    given = [read_given(file, options.from_bar, tokenizer) for file in files]
+    first = given[0].riff.tokens if given else None
+    steer, keep = options.steer, isinstance(options, KEYS_KEPT)
+    wish = wish_of(steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens, first, keep)
+    if first is not None and not isinstance(options, Interpolate | Arrange):
+        wish = wish_of_mode(options, model.vae, first, wish)
+    wish = settled(wish, steer)
+    made_with = record_of(options, model, wish, given)
+    if hasattr(options, "strength"):
+        made_with["steering"]["strength"] = options.strength  # type: ignore[attr-defined]
+    folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
+    stem = "_to_".join(one.path.stem for one in given) or "new"
+
+    def path_of(name: str) -> Path:
+        return folder / f"{stem}_{name}_{made_with['bpm']:.0f}bpm.mid"
+
+    long_path = folder / f"{stem}_{options.MODE}_long.mid"
+    known = training_riffs(model.content, tokenizer)
+    say_remarks(options, model)
+    refused: list[int] = []
+    attempts = np.zeros(len(seeds), dtype=np.int64)
+    if isinstance(options, Interpolate):
+        outputs = interpolated(options, seeds, model, given, wish, path_of)
+    elif isinstance(options, Arrange):
+        outputs = verses(options, seeds, model, first, wish, known, path_of)
+    else:
+        assert first is not None
+        tokens, attempts, seeds, refused = more_of(options, seeds, model, first, wish, known)
+        outputs = [
+            Output(path_of(f"{options.MODE}_seed{seed:06d}"), seed, (riff,), (f"{options.MODE}, seed {seed}",), {"attempt": int(attempt)})
+            for seed, riff, attempt in zip(seeds, tokens, attempts, strict=True)
+        ]
+    long = all_in_a_row(options, long_path, outputs, given)
+    write_outputs(options, model, outputs, long, made_with)
+
+    # ---- what was made
+    new = np.concatenate([np.stack(output.tokens) for output in outputs])
+    names = [text for output in outputs for text in labels_of(options, output)]
+    nearest = known.nearest(new)
+    changed = None if first is None else TrainingRiffs(first[None], ["given"], tokenizer).nearest(new).distance
+    print_table(new, names, nearest, known_names(nearest, known), tokenizer, changed)
+    say_long(long, made_with, tokenizer)
+    print(f"{folder}: {plural(len(outputs), 'file')}, how they were made (.json), with {kinds_written(options, tokenizer)}")
+    say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, made_with["bpm"], made_with["program"])])
+    return report_redrawn("riff", seeds, attempts, refused, options.max_copy, MAX_ATTEMPTS)
+
+
+def require_files(options: FromRiff) -> tuple[str, ...]:
+    """The files of a call.
+
+    Raises:
+        UserError: too few or too many for its mode.
+    """
+    least, most = {"interpolate": (2, 2), "arrange": (0, 1)}.get(options.MODE, (1, 1))
+    if not least <= len(options.files) <= most:
+        wanted = {"interpolate": "two MIDI files, A.mid B.mid", "arrange": "one MIDI file, or none for a new riff"}
+        raise UserError(f"{options.MODE}: give {wanted.get(options.MODE, 'one MIDI file')}; there are {len(options.files)}")
+    return options.files
+
+
+def labels_of(options: FromRiff, output: Output) -> list[str]:
+    """The first column of the table, for each riff of a file."""
+    if isinstance(options, Interpolate):
+        return [output.markers[0].split()[-1]]
+    return [f"{part.split(':')[0]}{i + 1}" for i, part in enumerate(output.markers)] if len(output.tokens) > 1 else [str(output.seed)]
+
+
+def more_of(
+    options: FromRiff, seeds: list[int], model: RiffModel, tokens: np.ndarray, wish: Wish, known: TrainingRiffs
+) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+    """One riff for each seed. -> tokens, attempts, seeds; and the seeds without one"""
+    assert model.vae is not None
+    if isinstance(options, Continue):
+        found = from_riff.continuations(model.vae, model.diffusion, tokens, seeds, options.sample, wish)
+        return found, np.zeros(len(found), dtype=np.int64), seeds, []
+    if isinstance(options, Reconstruct):  # the riff as the model hears it: --temperature alone makes it vary
+        wish = dataclasses.replace(wish, strength=0.0)
+    found, attempts, _, seeds, refused = draw_original(options, model, wish, seeds, known)
+    return found, attempts, seeds, refused
+
+
+def interpolated(
+    options: Interpolate, seeds: list[int], model: RiffModel, given: Sequence[Given], wish: Wish, path_of: Callable[[str], Path]
+) -> list[Output]:
+    """The riffs on the way from one to another, a file each, a way for each seed."""
+    assert model.vae is not None
+    direct = options.through == "direct" or model.diffusion is None
+    outputs = []
+    for seed in seeds:
+        riffs = from_riff.interpolate(
+            model.vae,
+            model.diffusion,
+            (given[0].riff.tokens, given[1].riff.tokens),
+            options.steps,
+            0.0 if direct else options.strength,
+            seed,
+            options.sample,
+            wish.rules,
+        )
+        for i, tokens in enumerate(riffs):
+            name, text = f"interpolate_seed{seed:06d}_step{i + 1:03d}", f"seed {seed}, step {i + 1}"
+            share = round(i / (options.steps - 1), 4)
+            outputs.append(Output(path_of(name), seed, (tokens,), (text,), {"step": i + 1, "share": share, "through": options.through}))
+    return outputs
+
+
+def verses(
+    options: Arrange, seeds: list[int], model: RiffModel, idea: np.ndarray | None, wish: Wish, known: TrainingRiffs, path_of: Callable
+) -> list[Output]:
+    """A verse for each seed, of the riff that was given or of a new one."""
+    sections = parse_form(options.form, options.bars, model.tokenizer.bars)
+    outputs = []
+    for seed in seeds:
+        begin = idea if idea is not None else draw_original(options, model, wish, [seed], known)[0][0]
+        verse = write_verse(options, model, begin, sections, seed, known, options.strength)
+        outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model))
+    return outputs
+
+
+def all_in_a_row(options: FromRiff, path: Path, outputs: Sequence[Output], given: Sequence[Given]) -> Output:
+    """All files of a call in one, behind the riff that was given; before each, where it is what comes next."""
+    before = given[0].riff.tokens if given else None
+    tokens: list[np.ndarray] = []
+    markers: list[str] = []
+    each = isinstance(options, Continue | Answer)
+    for i, output in enumerate(outputs):
+        if before is not None and (each or (i == 0 and not isinstance(options, Interpolate | Arrange))):
+            tokens.append(before)
+            markers.append(f"given: {given[0].path.stem}")
+        tokens += output.tokens
+        markers += output.markers
+    return Output(path, outputs[0].seed, tuple(tokens), tuple(markers), {"riffs": [{"seed": o.seed, "file": o.path.name} for o in outputs]})
