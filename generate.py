@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checkpoints import training_riffs
-from config import LONG_FILE, GuitarConfig, SoundConfig, SteerConfig, UserError, run_script
+from config import ATTRIBUTES, LONG_FILE, GuitarConfig, SoundConfig, SteerConfig, UserError, run_script
 from dataset import plural
 from outputs import mention_others, refuse_to_overwrite, report_redrawn
 from piece_output import write_pieces
@@ -28,6 +28,7 @@ from presets import (
     Arrange,
     FromRiff,
     Generate,
+    Interpolate,
     Sample,
     format_options,
     is_language_model,
@@ -70,7 +71,7 @@ def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
     # ---- music
     say_remarks(options, model)
     known = training_riffs(content, tokenizer)
-    tokens, attempts, nearest, seeds, refused = draw_original(options, model, wish, seeds, known)
+    tokens, attempts, nearest, seeds, refused = draw_original(options, model.drawing(options.sample, wish), seeds, known)
     redrawn = attempts
     if options.pick:
         quality = qualities(options.by, tokens, model.known_tokens, nearest.distance, tokenizer)
@@ -118,6 +119,8 @@ RIFFS_ALONE = (
 )
 DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta", "steer.guidance_scale")
 PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
+ASKED = tuple(f"steer.{name}" for name in (*ATTRIBUTES, "guidance_scale", "candidates"))
+DRAWN = ("sample.temperature", "sample.top_k", "sample.top_p", ".max_copy")
 
 
 def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
@@ -127,15 +130,30 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     """
     base = preset_options(type(options), options.preset)
     pieces, lm = writes_events(options.preset), is_language_model(options.preset)
+    kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
     idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else (*PIECES_ALONE, *(DIFFUSION_ALONE if lm else ()))
-    for key in idle:
-        section, name = key.split(".")
-        ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
-        if getattr(ours, name, None) != getattr(theirs, name, None):
-            kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
-            raise UserError(f"--{name.replace('_', '-')}: has no effect on {options.preset}, {kind}; leave it out")
+    for keys, what in ((idle, f"{options.preset}, {kind}"), (idle_in(options), options.MODE)):
+        for key in keys:
+            section, name = key.split(".")
+            ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
+            if getattr(ours, name, None) != getattr(theirs, name, None):
+                raise UserError(f"--{name.replace('_', '-')}: has no effect on {what}; leave it out")
+    if len(seeds) > 1 and (options.MODE == "reconstruct" or getattr(options, "through", "") == "direct"):
+        raise UserError(f"{options.MODE}: makes the same for every seed; leave out --num-outputs and --seeds, or give one")
     if lm and options.sample.temperature == 0 and len(seeds) > 1:
         raise UserError("--temperature 0: makes the same for every seed; give --num-outputs 1, or a temperature above 0")
+
+
+def idle_in(options: Generate) -> tuple[str, ...]:
+    """Options that mean nothing to a mode, as section.name."""
+    if options.MODE == "reconstruct":
+        return (*ASKED, *DRAWN)
+    if isinstance(options, Interpolate):
+        direct = (".strength",) if options.through == "direct" else ()
+        return (*ASKED, *DRAWN, *direct, "steer.attribute", "sample.eta")
+    if isinstance(options, Arrange) and options.files:
+        return ("steer.start_note", "steer.end_note", "steer.onsets")
+    return ("steer.onsets",) if getattr(options, "keep_rhythm", False) else ()
 
 
 def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:

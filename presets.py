@@ -169,11 +169,11 @@ class FromRiff(Generate):
 
 @dataclass(frozen=True)
 class Reconstruct(FromRiff):
-    """A riff as the model hears it: encoded and decoded."""
+    """A riff as the model hears it: encoded, and decoded to the likeliest notes."""
 
     MODE: ClassVar[str] = "reconstruct"
 
-    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # with a temperature above 0, several can differ
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # 1: it is the same for every seed
 
 
 @dataclass(frozen=True)

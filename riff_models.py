@@ -18,6 +18,7 @@ from lm_sampling import sample_riffs_by_lm
 from midi_utils import pitch_name
 from models import LatentDiffusion, RiffVAE
 from presets import Generate, is_language_model
+from sampling import Draw
 from steering.drawing import Wish, draw
 
 
@@ -39,12 +40,16 @@ class RiffModel:
         """The riffs that the weights have seen. int64 [riffs, T]"""
         return self.content["known"]["tokens"].numpy().astype(np.int64)
 
-    def draw(self, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int) -> np.ndarray:
-        """One riff for each seed. int64 [seeds, T]; a language model heeds of the wish the rules alone."""
-        if self.language_model is not None:
-            return sample_riffs_by_lm(self.language_model, self.tokenizer, seeds, sample, wish.rules, attempt)
-        assert self.vae is not None
-        return draw(self.vae, self.diffusion, seeds, sample, wish, attempt).tokens
+    def drawing(self, sample: SampleConfig, wish: Wish) -> Draw:
+        """What draws riffs for seeds; a language model heeds of the wish the rules alone."""
+
+        def draw_some(seeds: Sequence[int], attempt: int) -> np.ndarray:
+            if self.language_model is not None:
+                return sample_riffs_by_lm(self.language_model, self.tokenizer, seeds, sample, wish.rules, attempt)
+            assert self.vae is not None
+            return draw(self.vae, self.diffusion, seeds, sample, wish, attempt).tokens
+
+        return draw_some
 
 
 def load_riff_model(options: Generate, device: torch.device) -> RiffModel:

@@ -24,7 +24,7 @@ from outputs import report_redrawn
 from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Interpolate, Reconstruct, Vary
 from riff_models import RiffModel
 from riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
-from sampling import MAX_ATTEMPTS, sample_original_riffs
+from sampling import MAX_ATTEMPTS, Draw, sample_original_riffs
 from steering import from_riff
 from steering.arranging import Part, arrange, leaps, parse_form
 from steering.drawing import Wish
@@ -53,7 +53,7 @@ def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[G
 
 
 def draw_original(
-    options: Generate, model: RiffModel, wish: Wish, seeds: Sequence[int], known: TrainingRiffs
+    options: Generate, draw: Draw, seeds: Sequence[int], known: TrainingRiffs
 ) -> tuple[np.ndarray, np.ndarray, Nearest, list[int], list[int]]:
     """Draw one riff for each seed that copies no more than it may.
 
@@ -63,10 +63,6 @@ def draw_original(
     Raises:
         UserError: there is none for any seed.
     """
-
-    def draw(some: Sequence[int], attempt: int) -> np.ndarray:
-        return model.draw(some, options.sample, wish, attempt)
-
     drawn, attempts, nearest = sample_original_riffs(draw, seeds, known, options.max_copy)
     kept = np.flatnonzero(attempts >= 0)
     if not len(kept):
@@ -218,14 +214,16 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     first = given[0].riff.tokens if given else None
     steer, keep = options.steer, isinstance(options, KEYS_KEPT)
     wish = wish_of(steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens, first, keep)
+    key = wish.key
     if first is not None and not isinstance(options, Interpolate | Arrange):
         wish = wish_of_mode(options, model.vae, first, wish)
     wish = settled(wish, steer)
     made_with = record_of(options, model, wish, given)
+    made_with["steering"]["key"] = key.name if key else None
     if hasattr(options, "strength"):
         made_with["steering"]["strength"] = options.strength  # type: ignore[attr-defined]
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
-    stem = "_to_".join(one.path.stem for one in given) or "new"
+    stem = "_to_".join(one.path.stem[:80] for one in given) or "new"
 
     def path_of(name: str) -> Path:
         return folder / f"{stem}_{name}_{made_with['bpm']:.0f}bpm.mid"
@@ -286,12 +284,13 @@ def more_of(
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
     """One riff for each seed. -> tokens, attempts, seeds; and the seeds without one"""
     assert model.vae is not None
-    if isinstance(options, Continue):
-        found = from_riff.continuations(model.vae, model.diffusion, tokens, seeds, options.sample, wish)
-        return found, np.zeros(len(found), dtype=np.int64), seeds, []
-    if isinstance(options, Reconstruct):  # the riff as the model hears it: --temperature alone makes it vary
-        wish = dataclasses.replace(wish, strength=0.0)
-    found, attempts, _, seeds, refused = draw_original(options, model, wish, seeds, known)
+    vae = model.vae
+
+    def go_on(some: Sequence[int], attempt: int) -> np.ndarray:
+        return from_riff.continuations(vae, model.diffusion, tokens, some, options.sample, wish, attempt)
+
+    draw = go_on if isinstance(options, Continue) else model.drawing(options.sample, wish)
+    found, attempts, _, seeds, refused = draw_original(options, draw, seeds, known)
     return found, attempts, seeds, refused
 
 
@@ -327,7 +326,7 @@ def verses(
     sections = parse_form(options.form, options.bars, model.tokenizer.bars)
     outputs = []
     for seed in seeds:
-        begin = idea if idea is not None else draw_original(options, model, wish, [seed], known)[0][0]
+        begin = idea if idea is not None else draw_original(options, model.drawing(options.sample, wish), [seed], known)[0][0]
         verse = write_verse(options, model, begin, sections, seed, known, options.strength)
         outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model))
     return outputs

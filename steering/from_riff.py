@@ -135,13 +135,15 @@ def infill(vae: RiffVAE, tokens: np.ndarray, keep: np.ndarray, wish: Wish, stren
 
 
 def continuations(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, tokens: np.ndarray, seeds: Sequence[int], sample: SampleConfig, wish: Wish
+    vae: RiffVAE, diffusion: LatentDiffusion | None, tokens: np.ndarray, seeds: Sequence[int], sample: SampleConfig, wish: Wish,
+    attempt: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """The bars after a riff, as many as it has: half a riff at a time, each written to follow on the half before it.
 
     Args:
         tokens: int [T]
         wish: with the strength; its rules hold for what is written.
+        attempt: another number draws others for the same seeds.
 
     Returns:
         int64 [seeds, T]; the first note follows on the riff's last without a leap of more than JOIN.
@@ -154,9 +156,10 @@ def continuations(
         raise UserError("continue: needs riffs of an even number of bars")
     half = tokenizer.steps // 2
     first, second = tokens[:half], restruck(tokens, half)
-    begun = _second_half(vae, diffusion, second, first, seeds, sample, wish)
-    later = [int(np.random.SeedSequence([seed, JOIN_SEEDS]).generate_state(1)[0]) for seed in seeds]
-    ended = [_second_half(vae, diffusion, new, second, [seed], sample, wish)[0] for seed, new in zip(later, begun, strict=True)]
+    begin, end = (dataclasses.replace(wish.rules.demands, **{name: None}) for name in ("last", "first"))
+    begun = _second_half(vae, diffusion, second, first, seeds, sample, wish, begin, attempt)
+    later = [int(np.random.SeedSequence([seed, JOIN_SEEDS, attempt]).generate_state(1)[0]) for seed in seeds]
+    ended = [_second_half(vae, diffusion, new, second, [seed], sample, wish, end)[0] for seed, new in zip(later, begun, strict=True)]
     return np.concatenate([begun, np.stack(ended)], axis=1)
 
 
@@ -177,14 +180,16 @@ def _second_half(
     seeds: Sequence[int],
     sample: SampleConfig,
     wish: Wish,
+    demands: Demands,
+    attempt: int = 0,
 ) -> np.ndarray:
     """What follows on half a riff: a variation of the half that is likely there. int64 [seeds, T / 2]"""
     tokenizer, half = vae.tokenizer, len(left)
     given = np.concatenate([left, legalized(likely, tokenizer)])
-    demands = join_demands(wish.rules.demands, left, tokenizer, half)
+    demands = join_demands(demands, left, tokenizer, half)
     demands = dataclasses.replace(demands, fixed=np.concatenate([left, np.full(half, FREE)]))
     here = dataclasses.replace(wish, rules=riff_rules(tokenizer, demands), start=mean_latent(vae, given), key=None)
-    return draw(vae, diffusion, seeds, sample, here).tokens[:, half:]
+    return draw(vae, diffusion, seeds, sample, here, attempt).tokens[:, half:]
 
 
 def join_demands(demands: Demands, before: np.ndarray, tokenizer: TokenizerConfig, step: int = 0) -> Demands:

@@ -210,9 +210,8 @@ def test_the_same_seed_gives_the_same_bytes_in_any_company(run: Path, tmp_path: 
 def test_the_long_file_is_its_parts_in_a_row(run: Path, tmp_path: Path, here: Here) -> None:
     """Guards against a long file that is short by a last rest, markers that drift, and riffs in another order than asked for."""
     seeds = [9, 2, 30]
-    assert (
-        here("generate", *make(run, "--output-dir", str(tmp_path / "out"), "--seeds", "9,2,30", "--bpm", "123", "--form", "free")).code == 0
-    )
+    flags = ["--output-dir", str(tmp_path / "out"), "--form", "free", "--seeds", "9,2,30", "--bpm", "123"]
+    assert here("generate", *make(run, *flags)).code == 0
     path = tmp_path / "out" / LONG_FILE
     assert ticks_of(path) == {3 * RIFF_TICKS}
     assert markers_of(path) == [(i * RIFF_TICKS, f"seed {seed}") for i, seed in enumerate(seeds)]
