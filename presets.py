@@ -241,7 +241,7 @@ class Arrange(FromRiff):
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # verses, with the seeds --seed, --seed + 1, ...
     form: str = "AABA"  # the sections
     bars: int = 16  # length
-    strength: float = 0.35  # how far each variation goes from the riff before, 0 to 1
+    strength: float = 0.3  # how far each variation goes from the riff before, 0 to 1
     max_copy: float = 0.99  # largest share of a riff, but the given one, that one training riff may have too
 
 

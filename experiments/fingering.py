@@ -20,6 +20,7 @@ from config import DIFFUSION_FILE, VAE_FILE, GuitarConfig, SampleConfig, run_scr
 from fretboard import Fretboard, finger, fretboard, greedy_fingering
 from midi_utils import tokens_to_notes
 from sampling import sample_riffs
+from steering.rules import Demands, RiffRules
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,9 +35,9 @@ def main(argv: Sequence[str]) -> int:
     diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae)
     low, high = content["data"]["lowest"], content["data"]["highest"]
     board: Fretboard = fretboard(GuitarConfig(tuning=options.tuning), low, high)
-    reach = max(low, board.lowest), min(high, board.highest)
+    rules = RiffRules(vae.tokenizer, Demands(max(low, board.lowest), min(high, board.highest)))
     seeds = range(options.seed, options.seed + options.num_outputs)
-    tokens, _ = sample_riffs(vae, diffusion, seeds, SampleConfig(), reach)
+    tokens, _ = sample_riffs(vae, diffusion, seeds, SampleConfig(), rules)
     unplayable, costs, moves, seconds = 0, np.zeros((len(tokens), 2)), np.zeros((len(tokens), 2)), 0.0
     for i, riff in enumerate(tokens):
         notes = tokens_to_notes(riff, vae.tokenizer)

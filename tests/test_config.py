@@ -53,7 +53,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "steering.attributes": {"config", "dataset", "metrics"},
     "sampling": {"config", "models", "novelty", "steering.rules"},
     "lm_sampling": {"config", "events", "language_model", "models", "pieces", "sampling", "steering.rules"},
-    "steering.directions": {"config", "latents", "models", "steering.attributes"},
+    "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
     "steering.from_riff": {"config", "midi_utils", "models", "sampling", "steering.drawing", "steering.keys", "steering.rules"},
     "steering.arranging": {

@@ -223,15 +223,22 @@ def test_changes_are_read() -> None:
             parse_changes(text)
 
 
-def test_a_direction_is_the_slope_of_z_on_the_attribute(small_run: SmallRun) -> None:
-    """Along it the decoder writes more of the attribute."""
-    vae, content = load_vae(small_run.folder / VAE_FILE)
-    known = content["known"]["tokens"].numpy().astype(np.int64)
+def test_a_direction_brings_what_is_asked_by_the_way_the_decoder_answers(vae: RiffVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a direction of the wrong sign or length: with a decoder whose density is known to grow by 3 with z's first number."""
+    rng = np.random.default_rng(0)
+    known = np.stack([from_riff.legalized(riff, T) for riff in rng.choice([REST, HOLD, 40, 43, 45, 50], size=(64, 32))])
+    scale = float(torch.stack([from_riff.mean_latent(vae, riff) for riff in known])[:, 0].std())
+
+    def dense_by_z(vae: RiffVAE, z: Tensor, *_: object) -> Tensor:
+        onsets = (16 + 6 * (z[:, :1] - z[:, :1].mean()) / scale).round()
+        return torch.where(torch.arange(32) < onsets, 40, REST)
+
+    monkeypatch.setattr("steering.directions.decode", dense_by_z)
     step = direction(vae, "density", known)
-    mu = torch.cat([vae.encoder(torch.from_numpy(known))[0]]).detach()
-    values = torch.from_numpy(measure("density", known, T)).float()
-    slope = torch.stack([torch.from_numpy(np.polyfit(values, mu[:, i], 1))[0] for i in range(mu.shape[1])]) * values.std(unbiased=False)
-    assert torch.allclose(step.double(), slope.double(), atol=1e-4)
+    assert float(step[0]) / scale * 3 == pytest.approx(measure("density", known, T).std(), rel=0.05)
+    assert torch.equal(step, direction(vae, "density", known))
+    with pytest.raises(UserError, match="whatever z is"):
+        direction(vae, "range", np.stack([RIFF, known[0] * 0 + 40, *known]))
     with pytest.raises(UserError, match="all have the same of it"):
         direction(vae, "density", np.stack([RIFF, RIFF]))
 
