@@ -8,6 +8,7 @@ Prints medians with their spread and writes them as benchmark.json. Absolute tim
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -18,12 +19,24 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import training
-from config import DIFFUSION_FILE, VAE_FILE, DataConfig, GuitarConfig, SampleConfig, SoundConfig, TokenizerConfig, UserError, run_script
+from config import (
+    DIFFUSION_FILE,
+    VAE_FILE,
+    DataConfig,
+    GuitarConfig,
+    SampleConfig,
+    SoundConfig,
+    SteerConfig,
+    TokenizerConfig,
+    UserError,
+    run_script,
+)
 from dataset import load_riffs
 from files import write_file
 from fretboard import finger, fretboard
@@ -36,6 +49,11 @@ from pieces import Vocabulary, event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import sample_riffs
 from sound import render
+from steering import from_riff
+from steering.arranging import arrange, parse_form
+from steering.drawing import Wish, draw
+from steering.picking import pick, qualities
+from steering.requests import settled, wish_of
 
 ROOT = Path(__file__).parent
 SONGS = 200  # to cut
@@ -198,6 +216,67 @@ def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
     return rates
 
 
+def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds per riff (or per verse, way, set) of every way to steer; untrained weights cost what trained ones do."""
+    options, tokenizer = preset_options(TrainVAE, "riff_2bar"), TokenizerConfig()
+    vae = RiffVAE(options.model, tokenizer).eval()
+    diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
+    known = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), tokenizer).tokens
+    riff, other, sample = known[0], known[9], SampleConfig()
+    keep = np.arange(tokenizer.steps) < tokenizer.steps // 2
+    sections, each = parse_form("AABA", 16, tokenizer.bars)
+
+    def wish(steer: SteerConfig, **more: Any) -> Wish:
+        return dataclasses.replace(settled(wish_of(steer, vae, diffusion, tokenizer, (38, 76), known), steer), **more)
+
+    free, asked = wish(SteerConfig()), wish(SteerConfig(density=9.0, rests=0.2))
+    key = wish(SteerConfig(key="F minor", start_note="F", end_note="F"))
+    pulled = wish(SteerConfig(attribute="density=+1"))
+
+    def drawn(wanted: Wish, count: int = 64) -> Callable[[], object]:
+        return lambda: draw(vae, diffusion, range(count), sample, wanted)
+
+    def picked() -> object:
+        tokens = draw(vae, diffusion, range(200), sample, free).tokens
+        return pick(qualities("typicality", tokens, known, np.zeros(200), tokenizer), tokens, 16, tokenizer)
+
+    varied = [from_riff.vary(vae, riff, free, 0.35), from_riff.vary(vae, riff, free, 0.7, keep_rhythm=True)]
+    varied += [from_riff.vary(vae, riff, free, 0.7, keep_pitches=True)]
+    rhythm, pitches = (settled(one, SteerConfig()) for one in varied[1:])
+    filled = settled(from_riff.infill(vae, riff, keep, free, 0.6), SteerConfig())
+    answered = settled(from_riff.answer(vae, riff, free, 0.6), SteerConfig())
+    onward = dataclasses.replace(free, strength=0.6, candidates=16)
+    copies = partial(np.zeros, dtype=bool)
+    works: dict[str, tuple[int, Callable[[], object]]] = {
+        "new riffs, nothing asked": (64, drawn(free)),
+        "new riffs, key, first and last note": (64, drawn(key)),
+        "new riffs, density and rests": (64, drawn(asked)),
+        "new riffs, along a direction": (64, drawn(pulled)),
+        "vary": (64, drawn(varied[0])),
+        "vary --keep-rhythm": (64, drawn(rhythm)),
+        "vary --keep-pitches": (64, drawn(pitches)),
+        "infill --keep-bars 1": (64, drawn(filled)),
+        "answer": (64, drawn(answered)),
+        "continue": (8, lambda: from_riff.continuations(vae, diffusion, riff, range(8), sample, onward)),
+        "interpolate, 8 steps": (8, lambda: from_riff.interpolate(vae, diffusion, (riff, other), 8, 0.4, 0, sample, free.rules)),
+        "arrange, 16 bars": (
+            1,
+            lambda: arrange(vae, diffusion, riff, sections, each, 0, sample, onward, lambda tokens: copies(len(tokens))),
+        ),
+        "--n 200 --pick 16": (16, picked),
+    }
+    rates = {}
+    for name, (count, work) in works.items():
+
+        def timed(work: Callable[[], object] = work, count: int = count) -> float:
+            begin = time.perf_counter()
+            work()
+            return 1000 * (time.perf_counter() - begin) / count
+
+        rates[f"steering: {name}, ms"] = repeated(name, "ms", timed, repeats)
+    return rates
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each rate")
@@ -211,7 +290,7 @@ def main(argv: Sequence[str]) -> int:
     threads = training.choose_threads(options.threads)
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
     results: dict = {"threads": torch.get_num_threads(), "rates": {}}
-    for measure in (measure_rates, measure_language_model, measure_guitar):
+    for measure in (measure_rates, measure_steering, measure_language_model, measure_guitar):
         results["rates"] |= measure(options.repeats)
     if not options.skip_job:
         results["job"] = measure_job(folder / "job")

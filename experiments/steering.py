@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +234,7 @@ def verses(run: Run) -> Rows:
         repeats.append(np.mean([d for d, part in zip(apart[1:], verse[1:], strict=True) if part.letter == "A"]))
         contrasts.append(np.mean([d for d, part in zip(apart, verse, strict=True) if part.letter == "B"]))
         ends = [part.tokens[(part.tokens > 0) & (part.tokens < 128)] for part in verse]
-        leaps += [abs(int(b[0]) - int(a[-1])) for a, b in zip(ends, ends[1:], strict=False) if len(a) and len(b)]
+        leaps += [abs(int(b[0]) - int(a[-1])) for a, b in itertools.pairwise(ends) if len(a) and len(b)]
     return {"verses": [float(np.mean(repeats)), float(np.mean(contrasts)), float(np.mean(leaps)), float(np.max(leaps))]}
 
 

@@ -50,10 +50,10 @@ def measure_all(tokens: np.ndarray, tokenizer: TokenizerConfig, names: Sequence[
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) != 1:
+    if len(argv) > 1 or argv[:1] == ["--help"]:
         raise UserError("give one folder of riffs: python -m steering.attributes midi_riffs")
     tokenizer = TokenizerConfig()
-    riff_data = load_riffs(DataConfig(data=argv[0]), tokenizer)
+    riff_data = load_riffs(DataConfig(data=argv[0] if argv else DataConfig.data), tokenizer)
     values = measure_all(np.stack([riff.tokens for riff in riff_data.riffs]), tokenizer)
     print(f"{'':12s} {'least':>8s} {'middle':>8s} {'most':>8s}")
     for name, column in zip(ATTRIBUTES, values.T, strict=True):

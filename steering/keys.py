@@ -141,8 +141,6 @@ def estimate_key(tokens: np.ndarray, tokenizer: TokenizerConfig) -> Key:
 
 
 def main(argv: Sequence[str]) -> int:
-    if argv:
-        raise UserError("takes no arguments; lists the scales")
     for scale in SCALES:
         print(f"{scale:18s} E: {' '.join(_class_name(c) for c in ((4 + step) % 12 for step in SCALES[scale]))}")
     return 0

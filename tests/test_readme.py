@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from presets import MODES
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Places that the commands themselves make, or that stand for the reader's own.
@@ -44,7 +46,7 @@ def test_command_exists(command: str) -> None:
         return
     if words[0] == "torchrun":
         words = ["python", *words[words.index("2") + 1 :]]
-    script = words[1:3] if words[1] == "-m" else words[1:2]
+    script = words[1:3] if words[1] == "-m" or (words[2:3] and words[2] in MODES) else words[1:2]
     rest = words[1 + len(script) :]
     if script == ["presets.py"]:
         return

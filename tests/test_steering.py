@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -294,7 +295,7 @@ def test_distance_grows_with_strength(small_run: SmallRun) -> None:
     for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
         drawn = draw(vae, diffusion, SEEDS, SampleConfig(), from_riff.vary(vae, riff, Wish(RiffRules(T)), strength))
         distance.append(np.linalg.norm(drawn.z - start, axis=1).mean())
-    assert distance[0] == 0 and all(a < b for a, b in zip(distance, distance[1:], strict=False))
+    assert distance[0] == 0 and all(a < b for a, b in itertools.pairwise(distance))
 
 
 def test_kept_rhythm_stays_with_new_pitches(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
@@ -428,7 +429,7 @@ def test_what_copies_is_not_written_into_a_verse(vae: RiffVAE, diffusion: Latent
 
 @pytest.mark.parametrize(("form", "bars"), [("", 16), ("A1", 16), ("AABA", 12), ("AABA", 0), ("AABA", -8), ("AÄ", 4), ("A" * 65, 130)])
 def test_what_is_no_form_is_one_line(form: str, bars: int) -> None:
-    with pytest.raises(UserError, match="--form|--bars"):
+    with pytest.raises(UserError, match=r"--form|--bars"):
         parse_form(form, bars, 2)
 
 
