@@ -39,16 +39,16 @@ from config import (
 )
 from dataset import load_riffs
 from files import write_file
-from fretboard import finger, fretboard
+from guitar.fretboard import finger, fretboard
+from guitar.sound import render
 from language_model import LanguageModel
 from lm_sampling import EventGrammar, continue_sequences
 from midi_utils import riffs_to_midi, tokens_to_notes
 from models import LatentDiffusion, RiffVAE
-from outputs import companions
+from output.outputs import companions
 from pieces import Vocabulary, event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import sample_riffs
-from sound import render
 from steering import from_riff
 from steering.arranging import arrange, parse_form
 from steering.drawing import Wish, draw

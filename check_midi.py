@@ -29,11 +29,11 @@ import midi_utils
 from config import LONG_FILE, DataConfig, GuitarConfig, SoundConfig, TokenizerConfig, UserError, run_script
 from dataset import find_music_files, plural, say
 from files import write_files
-from midi_facts import Line, check_file
+from guitar.tab import board_for, tab_page, unplayable
+from measures.midi_facts import Line, check_file
 from midi_utils import Riff, pitch_name
-from outputs import companions
+from output.outputs import companions
 from presets import TrainVAE, preset_options
-from tab import board_for, tab_page, unplayable
 
 FEW = 3  # up to so many files get a report each, more get a table
 WIDTH = 100  # columns of text

@@ -25,8 +25,8 @@ from config import DataConfig, DiffusionConfig, EventConfig, LMConfig, Tokenizer
 from dataset import RiffData, load_riffs
 from files import write_file
 from language_model import LanguageModel
+from measures.novelty import TrainingRiffs
 from models import LatentDiffusion, RiffVAE
-from novelty import TrainingRiffs
 from pieces import vocabulary
 
 FORMAT = 1

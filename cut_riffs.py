@@ -30,8 +30,8 @@ import tyro
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
 from dataset import plural, say, shown
 from files import make_room, require_ours, sha256, write_file
+from guitar.songs import CUT_MARK, SONG_SUFFIXES, cut_song, describe_song, read_song, song_riffs
 from midi_utils import MidiError
-from songs import CUT_MARK, SONG_SUFFIXES, cut_song, describe_song, read_song, song_riffs
 
 RECORD = "cut_riffs.json"
 SECONDS_PER_SONG = 20  # beyond it a file is refused

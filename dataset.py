@@ -22,7 +22,7 @@ import numpy as np
 
 from config import HOLD, LONG_FILE, REST, DataConfig, TokenizerConfig, UserError, run_script
 from files import write_file
-from metrics import notes_per_bar, relative_tokens, rest_ratio
+from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
 from midi_utils import MidiError, Riff, choose_track, file_riffs, read_midi, read_riff
 
 MIDI_SUFFIXES = (".mid", ".midi")

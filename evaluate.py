@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import tyro
 
-import reports
 from config import RunConfig, SampleConfig, UserError, run_script
-from evaluation import METRICS, MODEL, compare
 from events import EOS
 from files import make_room, refuse_foreign_picture, save_picture, write_files
-from piece_evaluation import PIECE_METRICS, compare_pieces
+from measures import reports
+from measures.evaluation import METRICS, MODEL, compare
+from measures.piece_evaluation import PIECE_METRICS, compare_pieces
 from presets import format_options, is_language_model, parse_options, require_preset, writes_events
 
 if TYPE_CHECKING:  # torch is loaded when it is needed
-    from studies import Drawing
+    from measures.studies import Drawing
 
 FEW = 20  # riffs below which a verdict says little
 RIFFS, PIECES = 1000, 100  # of each row, unless --num-outputs says otherwise
@@ -132,8 +132,8 @@ def output_folder(options: Evaluate, runs: Sequence[Path], metrics: Iterable[str
 
 def evaluate_riffs(options: Evaluate, runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Riffs of runs or of a folder. -> metrics, what else to record, and what to print of the models"""
-    from model_figures import FIGURE_LABELS
-    from studies import study_of_folders, study_of_riff_lm, study_of_run
+    from measures.model_figures import FIGURE_LABELS
+    from measures.studies import study_of_folders, study_of_riff_lm, study_of_run
 
     count = options.num_outputs or RIFFS
     if options.generated:
@@ -167,7 +167,7 @@ def evaluate_riffs(options: Evaluate, runs: Sequence[Path]) -> tuple[dict[str, A
 
 def evaluate_pieces(options: Evaluate, runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Pieces of a run. -> metrics, what else to record, and what to print of the model"""
-    from studies import study_of_pieces
+    from measures.studies import study_of_pieces
 
     if len(runs) > 1 or options.beside:
         raise UserError("models of events are judged one at a time; give one run folder")
@@ -196,7 +196,7 @@ def introduction(names: Sequence[str], noun: str, count: int, held: Sequence[int
 
 def drawing_of(options: Evaluate, count: int) -> Drawing:
     """How the rows of a run are drawn; makes threads and device ready."""
-    from studies import Drawing
+    from measures.studies import Drawing
     from training import choose_device, choose_threads
 
     choose_threads(options.run.threads)

@@ -21,8 +21,11 @@ from pathlib import Path
 from checkpoints import training_riffs
 from config import ATTRIBUTES, LONG_FILE, GuitarConfig, SoundConfig, SteerConfig, UserError, run_script
 from dataset import plural
-from outputs import mention_others, refuse_to_overwrite, report_redrawn
-from piece_output import write_pieces
+from output.outputs import mention_others, refuse_to_overwrite, report_redrawn
+from output.piece_output import write_pieces
+from output.riff_models import RiffModel, load_riff_model
+from output.riff_modes import draw_original, known_names, record_of, say_long, say_remarks, verse_output, write_from_riff, write_verse
+from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from presets import (
     MODES,
     Arrange,
@@ -37,9 +40,6 @@ from presets import (
     preset_options,
     writes_events,
 )
-from riff_models import RiffModel, load_riff_model
-from riff_modes import draw_original, known_names, record_of, say_long, say_remarks, verse_output, write_from_riff, write_verse
-from riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from sampling import MAX_ATTEMPTS
 from steering.arranging import FREE_FORM, parse_form
 from steering.picking import pick, qualities

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from config import REST, SampleConfig
+from measures.novelty import Nearest, TrainingRiffs
 from models import LatentDiffusion, RiffVAE, inverse_cdf
-from novelty import Nearest, TrainingRiffs
 from steering.rules import RiffRules
 
 CHUNK = 64  # samples computed together

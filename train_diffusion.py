@@ -26,8 +26,8 @@ from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights,
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, run_script
 from dataset import ExampleStream
 from latents import LatentTable, latent_table, prior_tokens
+from measures.novelty import TrainingRiffs, human_distance
 from models import LatentDiffusion, RiffVAE
-from novelty import TrainingRiffs, human_distance
 from presets import TrainDiffusion, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs

@@ -27,7 +27,7 @@ from checkpoints import BASE_NAME, LM_KIND, known_riffs, load_weights, read_chec
 from config import LM_FILE, UserError, run_script
 from dataset import load_riffs, plural, save_table, summary
 from language_model import LanguageModel
-from model_figures import evaluate_pieces, perplexity
+from measures.model_figures import evaluate_pieces, perplexity
 from pieces import IGNORED, PieceData, Sequences, load_pieces, piece_summary, riffs_as_pieces
 from presets import TrainLM, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over

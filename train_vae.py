@@ -24,7 +24,7 @@ import training
 from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
 from config import BASE_MODEL, VAE_FILE, UserError, VAETrainConfig, run_script
 from dataset import augmented_batch, load_riffs, plural, save_table, summary, training_stream
-from model_figures import DRAWS, evaluate, final_figures, print_summary
+from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from presets import TrainVAE, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over

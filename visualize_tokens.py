@@ -25,10 +25,10 @@ from matplotlib.figure import Figure
 from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, TokenizerConfig, UserError, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
 from files import save_picture
-from fretboard import Fretboard, finger
+from guitar.fretboard import Fretboard, finger
+from guitar.tab import board_for
 from midi_utils import MidiError, Riff, pitch_name, tokens_to_notes
 from presets import TrainVAE, preset_options, require_preset
-from tab import board_for
 
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from config import DataConfig, TokenizerConfig, UserError, run_script
 from dataset import find_music_files
 from files import write_file
-from metrics import relative_tokens
+from measures.metrics import relative_tokens
 from midi_utils import MidiError, MidiFile, Riff, file_riffs, read_midi, read_riff, riffs_to_midi
 
 LEAST_NOTES = 4

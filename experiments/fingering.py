@@ -17,7 +17,7 @@ import numpy as np
 
 from checkpoints import load_diffusion, load_vae
 from config import DIFFUSION_FILE, VAE_FILE, GuitarConfig, SampleConfig, run_script
-from fretboard import Fretboard, finger, fretboard, greedy_fingering
+from guitar.fretboard import Fretboard, finger, fretboard, greedy_fingering
 from midi_utils import tokens_to_notes
 from sampling import sample_riffs
 from steering.rules import Demands, RiffRules

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from checkpoints import load_diffusion, load_same_riffs, load_vae
 from config import DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, TokenizerConfig, run_script
 from dataset import load_riffs
-from metrics import distinct_share, notes_per_bar, rest_ratio
+from measures.metrics import distinct_share, notes_per_bar, rest_ratio
 from models import Denoiser, kl_nats
 from sampling import sample_riffs, token_probabilities
 

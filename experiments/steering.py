@@ -23,11 +23,11 @@ from scipy.stats import spearmanr
 from checkpoints import BASE_NAME, load_diffusion, load_same_riffs, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, VAE_FILE, SampleConfig, SteerConfig, run_script
 from dataset import RiffData
-from distances import median_bandwidth, mmd, riff_features, standardize
 from files import make_room, save_picture
-from metrics import onset_mask, pitch_class_entropy, scale_consistency
+from measures.distances import median_bandwidth, mmd, riff_features, standardize
+from measures.metrics import onset_mask, pitch_class_entropy, scale_consistency
+from measures.novelty import TrainingRiffs, riff_events
 from models import LatentDiffusion, RiffVAE
-from novelty import TrainingRiffs, riff_events
 from presets import Arrange
 from steering import from_riff
 from steering.arranging import arrange, parse_form

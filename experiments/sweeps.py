@@ -25,8 +25,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from config import UserError, run_script
-from evaluation import HELD, MODEL
 from files import save_picture, write_file
+from measures.evaluation import HELD, MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (8, 16, 32, 64, 0)  # riffs to train on; 0 is all of them

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
+from measures.novelty import TrainingRiffs
 from models import LatentDiffusion, RiffVAE
-from novelty import TrainingRiffs
 from sampling import MAX_ATTEMPTS
 from steering.drawing import Wish, draw
 from steering.from_riff import join_demands, mean_latent

@@ -12,7 +12,7 @@ import numpy as np
 
 from config import ATTRIBUTES, DataConfig, TokenizerConfig, UserError, run_script
 from dataset import load_riffs
-from metrics import notes_per_bar, pitch_range, rest_ratio, syncopation
+from measures.metrics import notes_per_bar, pitch_range, rest_ratio, syncopation
 
 UNITS = {
     "density": "notes per bar",

@@ -7,8 +7,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from config import TokenizerConfig
-from distances import riff_features, squared_distances, standardize
-from novelty import riff_events
+from measures.distances import riff_features, squared_distances, standardize
+from measures.novelty import riff_events
 from steering.attributes import measure
 
 BY = ("novelty", "typicality", "density", "rests", "syncopation", "range")  # what riffs can be picked by: much of it first

@@ -11,9 +11,9 @@ from conftest import small_songs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines import TOKEN_BASELINES, copied, gaussian_mixtures, jittered_latents, markov, shuffled, unigram
 from config import HOLD, REST, DataConfig, TokenizerConfig
 from dataset import load_riffs
+from measures.baselines import TOKEN_BASELINES, copied, gaussian_mixtures, jittered_latents, markov, shuffled, unigram
 from midi_utils import is_legal, tokens_to_notes
 
 TOKENIZER, PLAIN = TokenizerConfig(), TokenizerConfig(hold_token=False)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from test_midi_utils import UNREADABLE, shuffled_legal
 
 import check_midi
-import midi_facts
 from config import HOLD, LONG_FILE, REST, DataConfig, TokenizerConfig, UserError
-from metrics import onset_mask, rest_ratio, restrike_share
+from measures import midi_facts
+from measures.metrics import onset_mask, rest_ratio, restrike_share
 from midi_utils import Riff, parse_midi, riffs_to_midi, tokens_to_notes
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,86 +18,120 @@ from evaluate import Evaluate
 from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = {path.stem: path for path in ROOT.glob("*.py")} | {f"steering.{path.stem}": path for path in ROOT.glob("steering/[a-z]*.py")}
+PACKAGES = ("guitar", "measures", "output", "steering")
+FILES = {path.stem: path for path in ROOT.glob("*.py")} | {
+    f"{package}.{path.stem}": path for package in PACKAGES for path in ROOT.glob(f"{package}/[a-z]*.py")
+}
 OURS = set(FILES) | {"midi_riffs"}
 LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other file is a script
     "config": set(),
     "presets": {"config"},
     "files": {"config"},
     "midi_utils": {"config"},
-    "metrics": {"config", "midi_utils"},
-    "novelty": {"config", "midi_utils", "metrics"},
-    "distances": {"config", "midi_utils", "metrics"},
-    "baselines": {"config", "midi_utils", "distances"},
-    "evaluation": {"config", "metrics", "novelty", "distances"},
-    "reports": {"evaluation"},
+    "measures.metrics": {"config", "midi_utils"},
+    "measures.novelty": {"config", "midi_utils", "measures.metrics"},
+    "measures.distances": {"config", "midi_utils", "measures.metrics"},
+    "measures.baselines": {"config", "midi_utils", "measures.distances"},
+    "measures.evaluation": {"config", "measures.metrics", "measures.novelty", "measures.distances"},
+    "measures.reports": {"measures.evaluation"},
     "events": {"config", "midi_utils"},
-    "piece_evaluation": {"config", "events", "metrics", "novelty", "evaluation"},
-    "dataset": {"config", "files", "midi_utils", "metrics"},
+    "measures.piece_evaluation": {"config", "events", "measures.metrics", "measures.novelty", "measures.evaluation"},
+    "dataset": {"config", "files", "midi_utils", "measures.metrics"},
     "pieces": {"config", "midi_utils", "events", "dataset"},
-    "midi_facts": {"config", "midi_utils", "dataset"},
-    "fretboard": {"config", "midi_utils"},
-    "tab": {"config", "midi_utils", "dataset", "fretboard"},
-    "scores": {"midi_utils"},
-    "guitar_pro": {"config", "midi_utils", "fretboard", "scores"},
-    "gpif": {"config", "midi_utils", "scores"},
-    "sections": {"config", "midi_utils"},
-    "songs": {"config", "midi_utils", "metrics", "dataset", "fretboard", "gpif", "guitar_pro", "sections"},
-    "sound": {"config", "files", "midi_utils", "dataset"},
-    "outputs": {"config", "dataset", "files", "midi_utils", "fretboard", "guitar_pro", "sound", "tab"},
+    "measures.midi_facts": {"config", "midi_utils", "dataset"},
+    "guitar.fretboard": {"config", "midi_utils"},
+    "guitar.tab": {"config", "midi_utils", "dataset", "guitar.fretboard"},
+    "guitar.scores": {"midi_utils"},
+    "guitar.guitar_pro": {"config", "midi_utils", "guitar.fretboard", "guitar.scores"},
+    "guitar.gpif": {"config", "midi_utils", "guitar.scores"},
+    "guitar.sections": {"config", "midi_utils"},
+    "guitar.songs": {
+        "config",
+        "midi_utils",
+        "measures.metrics",
+        "dataset",
+        "guitar.fretboard",
+        "guitar.gpif",
+        "guitar.guitar_pro",
+        "guitar.sections",
+    },
+    "guitar.sound": {"config", "files", "midi_utils", "dataset"},
+    "output.outputs": {"config", "dataset", "files", "midi_utils", "guitar.fretboard", "guitar.guitar_pro", "guitar.sound", "guitar.tab"},
     "models": {"config", "presets"},
     "language_model": {"config", "pieces", "presets"},
     "latents": {"dataset", "models"},
     "steering.rules": {"config"},
     "steering.keys": {"config", "midi_utils"},
-    "steering.attributes": {"config", "dataset", "metrics"},
-    "sampling": {"config", "models", "novelty", "steering.rules"},
+    "steering.attributes": {"config", "dataset", "measures.metrics"},
+    "sampling": {"config", "models", "measures.novelty", "steering.rules"},
     "lm_sampling": {"config", "events", "language_model", "models", "pieces", "sampling", "steering.rules"},
     "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
     "steering.from_riff": {"config", "midi_utils", "models", "sampling", "steering.drawing", "steering.keys", "steering.rules"},
     "steering.arranging": {
-        *("config", "models", "novelty", "sampling"),
+        *("config", "models", "measures.novelty", "sampling"),
         *("steering.drawing", "steering.from_riff", "steering.keys", "steering.rules"),
     },
-    "steering.picking": {"config", "distances", "novelty", "steering.attributes"},
+    "steering.picking": {"config", "measures.distances", "measures.novelty", "steering.attributes"},
     "steering.requests": {
         *("config", "midi_utils", "models"),
         *("steering.attributes", "steering.directions", "steering.drawing", "steering.keys", "steering.rules"),
     },
-    "checkpoints": {"config", "files", "dataset", "language_model", "models", "novelty", "pieces"},
+    "checkpoints": {"config", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
-    "model_figures": {"config", "dataset", "language_model", "metrics", "models", "pieces", "sampling", "training"},
-    "riff_models": {
-        *("checkpoints", "config", "fretboard", "language_model", "lm_sampling", "midi_utils", "models", "presets"),
+    "measures.model_figures": {"config", "dataset", "language_model", "measures.metrics", "models", "pieces", "sampling", "training"},
+    "output.riff_models": {
+        *("checkpoints", "config", "guitar.fretboard", "language_model", "lm_sampling", "midi_utils", "models", "presets"),
         *("sampling", "steering.drawing"),
     },
-    "riff_output": {
-        *("checkpoints", "config", "dataset", "fretboard", "guitar_pro", "metrics", "midi_utils", "novelty", "outputs", "presets"),
-        *("riff_models", "steering.attributes", "tab"),
+    "output.riff_output": {
+        *(
+            "checkpoints",
+            "config",
+            "dataset",
+            "guitar.fretboard",
+            "guitar.guitar_pro",
+            "measures.metrics",
+            "midi_utils",
+            "measures.novelty",
+            "output.outputs",
+            "presets",
+        ),
+        *("output.riff_models", "steering.attributes", "guitar.tab"),
     },
-    "riff_modes": {
-        *("checkpoints", "config", "dataset", "files", "midi_utils", "models", "novelty", "outputs", "presets", "riff_models"),
-        *("riff_output", "sampling"),
+    "output.riff_modes": {
+        *(
+            "checkpoints",
+            "config",
+            "dataset",
+            "files",
+            "midi_utils",
+            "models",
+            "measures.novelty",
+            "output.outputs",
+            "presets",
+            "output.riff_models",
+        ),
+        *("output.riff_output", "sampling"),
         *("steering.arranging", "steering.drawing", "steering.from_riff", "steering.keys", "steering.requests"),
     },
-    "piece_output": {
-        *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "novelty", "outputs"),
-        *("piece_evaluation", "pieces", "presets", "sampling"),
+    "output.piece_output": {
+        *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),
+        *("measures.piece_evaluation", "pieces", "presets", "sampling"),
     },
-    "studies": {
-        "baselines",
+    "measures.studies": {
+        "measures.baselines",
         "checkpoints",
         "config",
         "dataset",
-        "evaluation",
+        "measures.evaluation",
         "language_model",
         "latents",
         "lm_sampling",
-        "model_figures",
+        "measures.model_figures",
         "models",
-        "novelty",
+        "measures.novelty",
         "pieces",
         "presets",
         "sampling",
@@ -132,7 +166,8 @@ def test_nothing_imports_a_script() -> None:
 
 
 def test_imports_without_torch_and_without_doing_anything() -> None:
-    code = "import sys, config, presets, midi_utils, metrics, novelty, evaluation, dataset, check_midi, steering.rules, steering.keys; "
+    code = "import sys, config, presets, midi_utils, measures.metrics, measures.novelty, measures.evaluation, dataset, check_midi\n"
+    code += "import steering.rules, steering.keys\n"
     code += "print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"

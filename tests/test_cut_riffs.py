@@ -18,8 +18,8 @@ from conftest import Here, assert_one_line, bytes_below, midi_track
 import cut_riffs
 from config import DataConfig, TokenizerConfig
 from dataset import load_riffs
+from guitar.songs import slug
 from midi_utils import MidiError
-from songs import slug
 
 LOW = [40, 40, 43, 45, 40, 40, 46, 45, 45, 45, 48, 50, 45, 43, 41, 40]  # two bars of eighths
 HIGH = [52, 50, 48, 47, 45, 43, 41, 40, 45, 43, 41, 40, 40, 41, 43, 45]

@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist, pdist
 
 from config import HOLD, REST, TokenizerConfig
-from distances import (
+from measures.distances import (
     frechet_distance,
     median_bandwidth,
     mmd,

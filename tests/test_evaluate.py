@@ -16,16 +16,15 @@ import torch
 from conftest import Here, SmallRun, assert_is_a_picture, assert_one_line, bytes_below, riff_bytes, small_songs
 
 import evaluate
-import reports
-import studies
-from baselines import TOKEN_BASELINES, gaussian_mixtures
 from checkpoints import load_same_riffs, load_vae
 from config import HOLD, VAE_FILE, TokenizerConfig
-from evaluation import HELD, METRICS, MODEL, TRAIN, Row, Study
 from experiments import sweeps
 from files import write_files
 from latents import latent_table
-from novelty import TrainingRiffs
+from measures import reports, studies
+from measures.baselines import TOKEN_BASELINES, gaussian_mixtures
+from measures.evaluation import HELD, METRICS, MODEL, TRAIN, Row, Study
+from measures.novelty import TrainingRiffs
 
 torch.set_num_threads(1)
 

@@ -16,14 +16,12 @@ import pytest
 from conftest import assert_is_a_picture
 
 import evaluate
-import evaluation
-import metrics
-import reports
-from baselines import TOKEN_BASELINES
 from config import HOLD, REST, TokenizerConfig
-from evaluation import HELD, METRICS, MODEL, TRAIN, Row, Study, compare, losses, passes, weighted_means, weighted_medians
+from measures import evaluation, metrics, reports
+from measures.baselines import TOKEN_BASELINES
+from measures.evaluation import HELD, METRICS, MODEL, TRAIN, Row, Study, compare, losses, passes, weighted_means, weighted_medians
+from measures.novelty import TrainingRiffs
 from midi_utils import is_legal
-from novelty import TrainingRiffs
 
 TOKENIZER = TokenizerConfig()
 MAJOR = np.array([0, 2, 4, 5, 7, 9, 11])

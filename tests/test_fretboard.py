@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fretboard
 from config import GuitarConfig, UserError
-from fretboard import TUNINGS, Fingering, Fretboard, finger, line_cost, parse_tuning, tuning_name
+from guitar import fretboard
+from guitar.fretboard import TUNINGS, Fingering, Fretboard, finger, line_cost, parse_tuning, tuning_name
 
 STANDARD = Fretboard(parse_tuning("standard"))
 SMALL = Fretboard((40, 45, 50), frets=7)  # few enough ways for brute force

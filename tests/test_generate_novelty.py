@@ -17,7 +17,7 @@ import sampling
 from checkpoints import VAE_KIND, known_riffs, load_vae, read_checkpoint, save_checkpoint
 from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, DataConfig, TokenizerConfig
 from dataset import load_riffs
-from novelty import TrainingRiffs
+from measures.novelty import TrainingRiffs
 from presets import Generate
 
 torch.set_num_threads(1)

@@ -16,16 +16,16 @@ from conftest import Here, assert_one_line, bytes_below, small_songs
 
 import train_lm
 import training
-from baselines import NGram, discounts
 from checkpoints import LM_KIND, load_language_model, read_checkpoint
 from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig, UserError
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
 from language_model import LanguageModel, LanguageModelStepper
 from lm_sampling import EventGrammar, continue_sequences, sample_events, sample_riffs_by_lm
+from measures.baselines import NGram, discounts
+from measures.model_figures import evaluate_pieces
+from measures.novelty import TrainingPieces
+from measures.piece_evaluation import compare_pieces, piece_facts
 from midi_utils import read_midi
-from model_figures import evaluate_pieces
-from novelty import TrainingPieces
-from piece_evaluation import compare_pieces, piece_facts
 from pieces import IGNORED, event_vocabulary
 from steering.rules import Demands, RiffRules
 
@@ -408,7 +408,7 @@ def test_what_was_given_is_not_copied(tunes: Path, tmp_path: Path, here: Here, m
     assert here("generate", *flags, *prime, "--max-copy", "0.5").code == 0
     record = json.loads((tmp_path / "run" / "pieces" / "piece_seed000000.json").read_text())
     assert record["nearest"]["passage"] < 30
-    monkeypatch.setattr("piece_output.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("output.piece_output.MAX_ATTEMPTS", 1)
     result = here("generate", *flags, "--max-copy", "0", "--output-dir", str(tmp_path / "none"))
     assert result.code == 1 and "no piece for seed 0" in result.err and "one file for each" not in result.out
 

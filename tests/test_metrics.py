@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import HOLD, REST, TokenizerConfig
-from metrics import (
+from measures.metrics import (
     accuracies,
     closeness,
     distinct_share,

@@ -9,7 +9,7 @@ import pytest
 
 from config import HOLD, REST, DataConfig, TokenizerConfig, UserError
 from dataset import RiffData, load_riffs
-from metrics import onset_mask, rest_ratio, restrike_share
+from measures.metrics import onset_mask, rest_ratio, restrike_share
 from midi_riffs import render
 from midi_utils import file_riffs, parse_midi, read_riff, riffs_to_midi
 

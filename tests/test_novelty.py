@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import novelty
 from config import HOLD, REST, TokenizerConfig
-from distances import riff_features
-from evaluation import Row, per_riff_values
-from metrics import framewise_overlap
+from measures import novelty
+from measures.distances import riff_features
+from measures.evaluation import Row, per_riff_values
+from measures.metrics import framewise_overlap
+from measures.novelty import Nearest, TrainingRiffs, human_distance
 from midi_utils import tokens_to_notes
-from novelty import Nearest, TrainingRiffs, human_distance
 
 TOKENIZER, PLAIN = TokenizerConfig(), TokenizerConfig(hold_token=False)
 

@@ -27,12 +27,12 @@ from guitarpro.models import (
     Track,
 )
 
-import gpif
 from config import CutConfig, DataConfig, TokenizerConfig
+from guitar import gpif
+from guitar.scores import WrittenBar, unfold
+from guitar.sections import ends_section, marked_sections, repeated_sections, section_kind, wanted
+from guitar.songs import cut_song, is_guitar, read_song
 from midi_utils import MidiError, MidiTrack, bars, decoded
-from scores import WrittenBar, unfold
-from sections import ends_section, marked_sections, repeated_sections, section_kind, wanted
-from songs import cut_song, is_guitar, read_song
 
 TWO_BARS, RULES = TokenizerConfig(), DataConfig(min_notes=2)
 RIFFS = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from config import SoundConfig, TokenizerConfig, UserError
+from guitar.sound import PEAK, RATE, RING_OUT, pluck, render, seconds_of, wav_bytes
 from midi_utils import Riff
-from sound import PEAK, RATE, RING_OUT, pluck, render, seconds_of, wav_bytes
 
 TWO_BARS = TokenizerConfig()
 RIFF = Riff(np.array([40, 128, 43, 0, 45, 128, 45, 128, 40, 40, 0, 47, 128, 128, 43, 128] * 2), ((0.0, 100.0),))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from checkpoints import load_diffusion, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, SteerConfig, TokenizerConfig, UserError
-from metrics import metric_weights, onset_mask, syncopation
+from measures.metrics import metric_weights, onset_mask, syncopation
 from midi_utils import is_legal
 from models import LatentDiffusion, RiffVAE
 from sampling import reconstruct, sample_riffs

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import GuitarConfig, TokenizerConfig, UserError
-from fretboard import Fretboard, finger, parse_tuning
-from guitar_pro import riffs_to_gp5, signs, split_length
+from guitar.fretboard import Fretboard, finger, parse_tuning
+from guitar.guitar_pro import riffs_to_gp5, signs, split_length
+from guitar.tab import board_for, length_name, riff_tab, tab_page, unplayable
 from midi_utils import Riff, tokens_to_notes
-from tab import board_for, length_name, riff_tab, tab_page, unplayable
 
 TWO_BARS = TokenizerConfig()
 STANDARD = Fretboard(parse_tuning("standard"))

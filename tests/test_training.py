@@ -37,7 +37,6 @@ from conftest import (
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import model_figures
 import train_diffusion
 import train_vae
 import training
@@ -45,7 +44,8 @@ from checkpoints import DIFFUSION_KIND, load_diffusion, load_vae, read_checkpoin
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import load_riffs
 from latents import latent_table, prior_tokens
-from novelty import TrainingRiffs
+from measures import model_figures
+from measures.novelty import TrainingRiffs
 from sampling import sample_riffs
 from steering.rules import Demands, RiffRules
 

@@ -1,6 +1,6 @@
 """Guitar Pro 3 to 5: reading songs (.gp3, .gp4, .gp5), writing riffs (.gp5; Guitar Pro, TuxGuitar and MuseScore open them). No torch.
 
-Run `python guitar_pro.py FILE.gp5` to see the bars, frets and lengths of a file.
+Run `python -m guitar.guitar_pro FILE.gp5` to see the bars, frets and lengths of a file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from guitarpro.models import (
 )
 
 from config import TokenizerConfig, UserError, run_script
-from fretboard import Fretboard, finger
+from guitar.fretboard import Fretboard, finger
+from guitar.scores import WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 from midi_utils import VELOCITY, MidiError, MidiFile, Riff, decoded, tokens_to_notes
-from scores import WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 
 MAX_STRINGS = 7  # of the format
 STEPS_PER_BEAT = (1, 2, 4, 8)  # grids whose steps are plain note values
@@ -208,7 +208,7 @@ def riffs_to_gp5(riffs: Sequence[Riff], tokenizer: TokenizerConfig, board: Fretb
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 1:
-        raise UserError("give one .gp5 file: python guitar_pro.py runs/riff_2bar/riffs/NAME.gp5")
+        raise UserError("give one .gp5 file: python -m guitar.guitar_pro runs/riff_2bar/riffs/NAME.gp5")
     song = guitarpro.parse(argv[0])
     print(f"{song.title}, {song.tempo} bpm")
     for track in song.tracks:

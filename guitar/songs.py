@@ -1,6 +1,6 @@
 """Whole songs: reading any format, finding the guitar parts and the sections, cutting riffs on bar lines. No torch.
 
-Run `python songs.py FILE` to see a song's parts and sections.
+Run `python -m guitar.songs FILE` to see a song's parts and sections.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 
 from config import CutConfig, DataConfig, TokenizerConfig, UserError, run_script
 from dataset import plural, shown
-from fretboard import tuning_name
-from gpif import parse_gpif
-from guitar_pro import parse_guitar_pro
-from metrics import relative_tokens
+from guitar.fretboard import tuning_name
+from guitar.gpif import parse_gpif
+from guitar.guitar_pro import parse_guitar_pro
+from guitar.sections import Section, marked_sections, plain, repeated_sections, wanted
+from measures.metrics import relative_tokens
 from midi_utils import (
     GUITAR_PROGRAMS,
     Bar,
@@ -32,7 +33,6 @@ from midi_utils import (
     read_riff,
     riffs_to_midi,
 )
-from sections import Section, marked_sections, plain, repeated_sections, wanted
 
 SONG_SUFFIXES = (".mid", ".midi", ".gp3", ".gp4", ".gp5", ".gpx", ".gp")
 MAX_SONG_BYTES = 5_000_000
@@ -227,7 +227,7 @@ def describe_song(midi: MidiFile, cut: CutConfig) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 1:
-        raise UserError("give one song: python songs.py FILE.gp5")
+        raise UserError("give one song: python -m guitar.songs FILE.gp5")
     try:
         midi = read_song(Path(argv[0]))
         print(f"{argv[0]}: {plural(len(bars(midi, midi.last_onset)), 'bar')}, {midi.bpm_at(0):g} bpm")

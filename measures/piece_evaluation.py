@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from config import EventConfig
-from evaluation import HELD, MORE, RESAMPLES, Measured, Metric, conclude, weighted_means
 from events import EOS, events_to_notes
-from metrics import class_entropy, repeated_grams
-from novelty import TrainingPieces
+from measures.evaluation import HELD, MORE, RESAMPLES, Measured, Metric, conclude, weighted_means
+from measures.metrics import class_entropy, repeated_grams
+from measures.novelty import TrainingPieces
 
 PIECE_METRICS: dict[str, Metric] = {
     "pitch_class_entropy": Metric("pitch-class entropy", "inside", "bits; 0 is one pitch class, 3.58 all twelve equally often"),

@@ -17,13 +17,13 @@ from checkpoints import BASE_NAME, training_riffs
 from config import DataConfig, TokenizerConfig, UserError
 from dataset import plural, read_file_riffs
 from files import sha256
+from measures.novelty import Nearest, TrainingRiffs
 from midi_utils import MidiError, Riff, program_name
 from models import RiffVAE
-from novelty import Nearest, TrainingRiffs
-from outputs import report_redrawn
+from output.outputs import report_redrawn
+from output.riff_models import RiffModel
+from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Interpolate, Reconstruct, Vary
-from riff_models import RiffModel
-from riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from sampling import MAX_ATTEMPTS, Draw, sample_original_riffs
 from steering import from_riff
 from steering.arranging import Part, arrange, leaps, parse_form

@@ -1,7 +1,7 @@
 """Guitar Pro 6 to 8: reading songs (.gpx, .gp), which are packed XML (score.gpif). No torch.
 
 Nothing is unpacked beyond MAX_UNPACKED bytes, whatever a file asks for, and XML that defines entities is refused.
-Run `python gpif.py FILE.gp` to see a song's parts.
+Run `python -m guitar.gpif FILE.gp` to see a song's parts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from config import UserError, run_script
+from guitar.scores import TICKS, WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 from midi_utils import MAX_BARS, MidiError, MidiFile
-from scores import TICKS, WrittenBar, WrittenNote, WrittenTrack, score_to_midi
 
 MAX_UNPACKED = 32_000_000  # bytes; a song of ten parts and ten minutes has under 5 million
 _SECTOR = 4096
@@ -276,7 +276,7 @@ def _notes(
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 1:
-        raise UserError("give one .gp or .gpx file: python gpif.py song.gp")
+        raise UserError("give one .gp or .gpx file: python -m guitar.gpif song.gp")
     try:
         midi = parse_gpif(Path(argv[0]).read_bytes(), argv[0])
     except MidiError as error:

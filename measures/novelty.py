@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from config import TokenizerConfig
-from metrics import relative_tokens
+from measures.metrics import relative_tokens
 from midi_utils import tokens_to_notes
 
 CHUNK = 1024  # riffs compared at once with all training riffs: 4 bytes for each pair

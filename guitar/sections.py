@@ -1,6 +1,6 @@
 """The sections of a song: by the names of its markers, or, without markers, by what repeats. No torch.
 
-Run `python sections.py "Verse 1 - Cont." Couplet ...` to see what names are taken for.
+Run `python -m guitar.sections "Verse 1 - Cont." Couplet ...` to see what names are taken for.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def repeated_sections(track: MidiTrack, bars: Sequence[Bar], sizes: Sequence[int
 
 def main(argv: Sequence[str]) -> int:
     if not argv:
-        raise UserError('give names of sections: python sections.py "Verse 2" Reverse Couplet')
+        raise UserError('give names of sections: python -m guitar.sections "Verse 2" Reverse Couplet')
     for name in argv:
         print(f"{name}: {section_kind(name) or 'no kind known'}")
     return 0

@@ -1,6 +1,6 @@
 """Riffs as ASCII tab: a column for each step, the thin string on top, note lengths below. No torch.
 
-Run `python tab.py FILE.mid [TUNING]` to see the tab of a file's riffs.
+Run `python -m guitar.tab FILE.mid [TUNING]` to see the tab of a file's riffs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from config import DataConfig, GuitarConfig, TokenizerConfig, UserError, run_script
 from dataset import read_file_riffs
-from fretboard import Fretboard, finger, fretboard
+from guitar.fretboard import Fretboard, finger, fretboard
 from midi_utils import MidiError, Riff, pitch_name, tokens_to_notes
 
 _LENGTHS = {16: "w", 12: "h.", 8: "h", 6: "q.", 4: "q", 3: "e.", 2: "e", 1: "s"}  # in sixteenths
@@ -102,7 +102,7 @@ def board_for(riffs: Sequence[Riff], tokenizer: TokenizerConfig, guitar: GuitarC
 
 def main(argv: Sequence[str]) -> int:
     if not 1 <= len(argv) <= 2:
-        raise UserError("give a MIDI file, and a tuning if you like: python tab.py midi_riffs/harbour_verse1a.mid DADGBE")
+        raise UserError("give a MIDI file, and a tuning if you like: python -m guitar.tab midi_riffs/harbour_verse1a.mid DADGBE")
     tokenizer = TokenizerConfig()
     if not Path(argv[0]).is_file():
         raise UserError(f"{argv[0]}: no such file; give a MIDI file")

@@ -13,7 +13,7 @@ import training
 from config import VAETrainConfig
 from dataset import RiffData
 from language_model import LanguageModel
-from metrics import accuracies, active_units
+from measures.metrics import accuracies, active_units
 from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
 from pieces import IGNORED
 from sampling import reconstruct

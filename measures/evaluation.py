@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-import metrics
 from config import TokenizerConfig
-from distances import frechet_distance, median_bandwidth, mmd, precision_recall_density_coverage, riff_features, standardize
-from novelty import TrainingRiffs
+from measures import metrics
+from measures.distances import frechet_distance, median_bandwidth, mmd, precision_recall_density_coverage, riff_features, standardize
+from measures.novelty import TrainingRiffs
 
 RESAMPLES = 400  # bootstrap draws
 PARTINGS = 100  # random divisions of the real songs, whose distances are the band of distances

@@ -1,6 +1,6 @@
 """The facts about one MIDI file: what check_midi.py reports, in plain types, also of files that training refuses.
 
-Run `python midi_facts.py FILE.mid` to see them as JSON.
+Run `python -m measures.midi_facts FILE.mid` to see them as JSON.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def line_facts(line: Line) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 1:
-        raise UserError("give one MIDI file: python midi_facts.py midi_riffs/harbour_verse1a.mid")
+        raise UserError("give one MIDI file: python -m measures.midi_facts midi_riffs/harbour_verse1a.mid")
     print(json.dumps(check_file(Path(argv[0]), DataConfig(), TokenizerConfig())[0], indent=1))
     return 0
 

@@ -1,6 +1,6 @@
 """Tunings, and where the hand goes: the cheapest fingering of a line of single notes. No torch.
 
-Run `python fretboard.py [TUNING]` to see the tunings known by name, or where each note of one can be played.
+Run `python -m guitar.fretboard [TUNING]` to see the tunings known by name, or where each note of one can be played.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _draw_chain(following: np.ndarray, tokenizer: TokenizerConfig, count: int, r
 
 def jittered_latents(z: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Training latents moved up to half of the way to their nearest neighbour. z: [n, Z] -> float32 [count, Z]"""
-    from distances import squared_distances
+    from measures.distances import squared_distances
 
     chosen = rng.integers(len(z), size=count)
     apart = squared_distances(z[chosen], z)

@@ -14,10 +14,10 @@ from events import events_to_midi, midi_to_events
 from files import make_room
 from language_model import LanguageModel
 from lm_sampling import sample_events
+from measures.novelty import TrainingPieces
+from measures.piece_evaluation import piece_facts
 from midi_utils import MidiError, program_name, read_midi
-from novelty import TrainingPieces
-from outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
-from piece_evaluation import piece_facts
+from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from pieces import Vocabulary, event_vocabulary
 from presets import Sample
 from sampling import MAX_ATTEMPTS

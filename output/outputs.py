@@ -18,11 +18,11 @@ import numpy as np
 from config import SoundConfig, TokenizerConfig, UserError
 from dataset import plural
 from files import require_ours, sha256, write_files
-from fretboard import Fretboard
-from guitar_pro import MAX_STRINGS, STEPS_PER_BEAT, riffs_to_gp5
+from guitar.fretboard import Fretboard
+from guitar.guitar_pro import MAX_STRINGS, STEPS_PER_BEAT, riffs_to_gp5
+from guitar.sound import render, wav_bytes
+from guitar.tab import tab_page
 from midi_utils import Riff
-from sound import render, wav_bytes
-from tab import tab_page
 
 COMPANIONS = (".txt", ".gp5", ".wav")  # what may lie beside a riff, besides its JSON
 

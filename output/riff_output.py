@@ -12,16 +12,16 @@ import numpy as np
 from checkpoints import riffs_by_origin
 from config import TokenizerConfig
 from dataset import plural
-from fretboard import parse_tuning
-from guitar_pro import STEPS_PER_BEAT
-from metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
+from guitar.fretboard import parse_tuning
+from guitar.guitar_pro import STEPS_PER_BEAT
+from guitar.tab import unplayable
+from measures.metrics import distinct_share, notes_per_bar, rest_ratio, restrike_share
+from measures.novelty import Nearest
 from midi_utils import Riff, pitch_name, riffs_to_midi, tokens_to_notes
-from novelty import Nearest
-from outputs import companions, refuse_to_overwrite, write_with_json
+from output.outputs import companions, refuse_to_overwrite, write_with_json
+from output.riff_models import RiffModel
 from presets import Generate
-from riff_models import RiffModel
 from steering.attributes import measure
-from tab import unplayable
 
 KINDS = {".txt": "tab (.txt)", ".gp5": "Guitar Pro (.gp5)", ".wav": "sound (.wav)"}
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from config import TokenizerConfig
-from metrics import groove_consistency, notes_per_bar, onset_mask, pitch_class_entropy, rest_ratio, restrike_share, scale_consistency
+from measures.metrics import (
+    groove_consistency,
+    notes_per_bar,
+    onset_mask,
+    pitch_class_entropy,
+    rest_ratio,
+    restrike_share,
+    scale_consistency,
+)
 from midi_utils import tokens_to_notes
 
 # ---------------------------------------------------------------- fixed features

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines import TOKEN_BASELINES, NGram, gaussian_mixtures, jittered_latents
 from checkpoints import (
     build_config,
     load_diffusion,
@@ -26,13 +25,14 @@ from checkpoints import (
 )
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, DataConfig, EventConfig, SampleConfig, TokenizerConfig, UserError, VAETrainConfig
 from dataset import RiffData, load_riffs, plural
-from evaluation import MODEL, MOST, TRAIN, Row, Study
 from language_model import LanguageModel
 from latents import latent_table, prior_tokens
 from lm_sampling import sample_events, sample_riffs_by_lm
-from model_figures import evaluate_pieces, final_figures, perplexity
+from measures.baselines import TOKEN_BASELINES, NGram, gaussian_mixtures, jittered_latents
+from measures.evaluation import MODEL, MOST, TRAIN, Row, Study
+from measures.model_figures import evaluate_pieces, final_figures, perplexity
+from measures.novelty import TrainingPieces, TrainingRiffs
 from models import RiffVAE
-from novelty import TrainingPieces, TrainingRiffs
 from pieces import PieceData, event_vocabulary, load_pieces, riffs_as_pieces
 from presets import Generate
 from sampling import decode, reconstruct, sample_riffs

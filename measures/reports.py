@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation import CHANCE, HELD, MODEL, TRAIN, losses
+from measures.evaluation import CHANCE, HELD, MODEL, TRAIN, losses
 
 SHORT = {
     HELD: "held-out", MODEL: "model", "N(0, I) prior": "N(0,I)", "one Gaussian": "Gaussian", "Gaussian mixture": "mixture",

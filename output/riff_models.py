@@ -12,7 +12,7 @@ import torch
 
 from checkpoints import build_config, load_diffusion, load_language_model, load_vae, weights_hash
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
-from fretboard import Fretboard, fretboard
+from guitar.fretboard import Fretboard, fretboard
 from language_model import LanguageModel
 from lm_sampling import sample_riffs_by_lm
 from midi_utils import pitch_name

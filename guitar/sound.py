@@ -1,6 +1,6 @@
 """Riffs as sound: a plucked string, or the fluidsynth command where there is one; 44.1 kHz, 16 bit, mono. No torch.
 
-Run `python sound.py FILE.mid OUT.wav` to hear a file's riffs.
+Run `python -m guitar.sound FILE.mid OUT.wav` to hear a file's riffs.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def wav_bytes(sound: np.ndarray) -> bytes:
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 2 or not argv[1].lower().endswith(".wav"):
-        raise UserError("give a MIDI file and a WAV file to write: python sound.py midi_riffs/harbour_verse1a.mid riff.wav")
+        raise UserError("give a MIDI file and a WAV file to write: python -m guitar.sound midi_riffs/harbour_verse1a.mid riff.wav")
     if Path(argv[1]).exists():
         raise UserError(f"{argv[1]}: exists; give another name")
     tokenizer = TokenizerConfig()

@@ -1,0 +1,1 @@
+"""What is measured on riffs, files and models, and how it is judged."""
