@@ -102,7 +102,7 @@ class Output:
 def as_riffs(output: Output, bpm: float, program: int) -> list[Riff]:
     """The riffs of a file, with tempo, program and markers."""
     pairs = zip(output.tokens, output.markers, strict=True)
-    return [Riff(tokens, ((0.0, bpm),), program, f"riff seed {output.seed}", ((0.0, text),)) for tokens, text in pairs]
+    return [Riff(tokens, ((0.0, bpm),), program, "riff " * text.startswith("seed") + text, ((0.0, text),)) for tokens, text in pairs]
 
 
 def write_outputs(options: Generate, model: RiffModel, outputs: Sequence[Output], long: Output, made_with: dict[str, Any]) -> None:
