@@ -67,10 +67,10 @@ class Run:
         return draw(self.vae, self.diffusion if prior else None, seeds, SAMPLE, wish).tokens
 
     def distance(self, tokens: np.ndarray) -> float:
-        """MMD^2 to the held-out riffs in fixed features."""
+        """MMD^2 to the held-out riffs in fixed features, as evaluate.py has it."""
         tokenizer = self.vae.tokenizer
-        real = riff_features(self.riffs.held_out_tokens, tokenizer)
-        points, real = standardize(riff_features(tokens, tokenizer), real), standardize(real, real)
+        unit = riff_features(self.riffs.train_tokens, tokenizer)
+        points, real = (standardize(riff_features(riffs, tokenizer), unit) for riffs in (tokens, self.riffs.held_out_tokens))
         return float(mmd(points, real, median_bandwidth(real), None, self.riffs.song[self.riffs.held_out])[0])
 
 
