@@ -106,7 +106,7 @@ def write_verse(
     assert model.vae is not None
     steer = dataclasses.replace(options.steer, start_note="", end_note="", onsets="")
     loose = wish_of(steer, model.vae, model.diffusion, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
-    loose = settled(dataclasses.replace(loose, strength=strength), steer)
+    loose = settled(dataclasses.replace(loose, strength=strength), steer, more_comes=True)
 
     def too_close(tokens: np.ndarray) -> np.ndarray:
         return known.nearest(tokens).too_close(options.max_copy)
@@ -217,7 +217,7 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     key = wish.key
     if first is not None and not isinstance(options, Interpolate | Arrange):
         wish = wish_of_mode(options, model.vae, first, wish)
-    wish = settled(wish, steer)
+    wish = settled(wish, steer, more_comes=isinstance(options, Continue))
     made_with = record_of(options, model, wish, given)
     made_with["steering"]["key"] = key.name if key else None
     if hasattr(options, "strength"):

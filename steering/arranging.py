@@ -64,23 +64,22 @@ def arrange(
 
     The first riff is the idea, and the next ones of its section are variations of the riff before. A section that comes again is
     played again, riff by riff, each a variation of what stood there. The first riff of another section is a new one: of many, the one
-    furthest from what was played so far. All stay in the idea's key (or the wish's), none is held over a bar line, no join leaps by
-    more than from_riff.JOIN, and the last one ends on the tonic, if it can.
+    furthest from what was played so far. None is held over a bar line, no join leaps by more than from_riff.JOIN, and the last one ends on
+    the tonic (of the wish's key, or of the idea's), if it can.
 
     Args:
         idea: int [T]
         sections: of each riff, see parse_form.
         riffs_each: of a section.
-        wish: its strength is that of the variations; its rules hold for all but the idea.
+        wish: its strength is that of the variations; its rules, and with them its key, hold for all but the idea.
         too_close: what may not be written; the idea is not asked about.
 
     Raises:
         UserError: no riff meets the demands, or all copy too much.
     """
     tokenizer = vae.tokenizer
-    key = wish.key or estimate_key(idea, tokenizer)
-    demands = dataclasses.replace(wish.rules.demands, classes=key.classes)
-    home = frozenset(pitch for pitch in range(1, HOLD) if pitch % 12 == key.tonic)
+    demands, tonic = wish.rules.demands, (wish.key or estimate_key(idea, tokenizer)).tonic
+    home = frozenset(pitch for pitch in range(1, HOLD) if pitch % 12 == tonic)
     parts = [Part(np.asarray(idea, dtype=np.int64), sections[0], "the idea")]
     latest: dict[tuple[str, int], int] = {(sections[0], 0): 0}  # the riff last played at a place of a section
     place = 0
@@ -95,7 +94,7 @@ def arrange(
             asked = dataclasses.replace(wish, rules=rules, start=mean_latent(vae, parts[model].tokens), key=None)
             made, count = f"variation of riff {model + 1}", 1
         else:
-            asked = dataclasses.replace(wish, rules=rules, start=None, strength=1.0, key=key)
+            asked = dataclasses.replace(wish, rules=rules, start=None, strength=1.0)
             made, count = "contrast", CONTRASTS
         state = np.random.SeedSequence([seed, ARRANGED, number]).generate_state(count, np.uint64)
         tokens = _write(

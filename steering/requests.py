@@ -117,9 +117,13 @@ def wish_of(
     return Wish(rules, asked=steer.asked, spread=spread, guidance_scale=steer.guidance_scale, shift=shift, key=key)
 
 
-def settled(wish: Wish, steer: SteerConfig) -> Wish:
-    """A wish to which its mode has added all it adds, with the number of candidates that it takes."""
-    anything = bool(wish.asked) or wish.rules.demands.demanding
+def settled(wish: Wish, steer: SteerConfig, more_comes: bool = False) -> Wish:
+    """A wish to which its mode has added all it adds, with the number of candidates that it takes.
+
+    Args:
+        more_comes: demands are added riff by riff (joins).
+    """
+    anything = more_comes or bool(wish.asked) or wish.rules.demands.demanding
     return dataclasses.replace(wish, candidates=steer.candidates or (CANDIDATES if anything else 1))
 
 

@@ -399,7 +399,8 @@ def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDif
     assert (sections, each) == (list("AAAABBAA"), 2)
     key = estimate_key(RIFF, T)
     for seed in range(25):
-        verse = arrange(vae, diffusion, RIFF, sections, each, seed, SAMPLES, wish(strength=0.35), never_too_close)
+        asked = wish(Demands(28, 76, classes=key.classes), key=key, strength=0.35)
+        verse = arrange(vae, diffusion, RIFF, sections, each, seed, SAMPLES, asked, never_too_close)
         assert "".join(part.letter for part in verse) == "AAAABBAA" and np.array_equal(verse[0].tokens, RIFF)
         assert [part.made for part in verse] == [
             "the idea",
