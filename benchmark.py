@@ -254,7 +254,7 @@ def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
         "new riffs, along a direction": (64, drawn(pulled)),
         "vary": (64, drawn(varied[0])),
         "vary --keep-rhythm": (64, drawn(rhythm)),
-        "vary --keep-pitches": (64, drawn(pitches)),
+        "vary --keep-pitches": (64, lambda: from_riff.draw_rhythms(vae, diffusion, range(64), sample, pitches)),
         "infill --keep-bars 1": (64, drawn(filled)),
         "answer": (64, drawn(answered)),
         "continue": (8, lambda: from_riff.continuations(vae, diffusion, riff, range(8), sample, onward)),

@@ -88,7 +88,7 @@ def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
         long = Output(output_dir / LONG_FILE, seeds[0], tuple(tokens), tuple(f"seed {seed}" for seed in seeds), {"riffs": parts})
     else:
         verse = write_verse(options, model, tokens[0], sections, seeds[0], known, Arrange.strength)
-        long = verse_output(output_dir / LONG_FILE, seeds[0], verse, form, model)
+        long = verse_output(output_dir / LONG_FILE, seeds[0], verse, form, model, wish.key)
         long.facts["riffs"] = parts
     write_outputs(options, model, outputs, long, made_with)
 
@@ -132,7 +132,11 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     pieces, lm = writes_events(options.preset), is_language_model(options.preset)
     kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
     idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else (*PIECES_ALONE, *(DIFFUSION_ALONE if lm else ()))
-    for keys, what in ((idle, f"{options.preset}, {kind}"), (idle_in(options), options.MODE)):
+    kept = [f"--{name.replace('_', '-')}" for name in ("keep_rhythm", "keep_pitches") if getattr(options, name, False)]
+    if len(kept) > 1:
+        raise UserError("--keep-rhythm --keep-pitches: together they leave nothing to write; give one of them")
+    mode = " ".join([options.MODE, *kept]) if not isinstance(options, Sample) else "new riffs without --pick"
+    for keys, what in ((idle, f"{options.preset}, {kind}"), (idle_in(options), mode)):
         for key in keys:
             section, name = key.split(".")
             ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
@@ -153,7 +157,11 @@ def idle_in(options: Generate) -> tuple[str, ...]:
         return (*ASKED, *DRAWN, *direct, "steer.attribute", "sample.eta")
     if isinstance(options, Arrange) and options.files:
         return ("steer.start_note", "steer.end_note", "steer.onsets")
-    return ("steer.onsets",) if getattr(options, "keep_rhythm", False) else ()
+    if isinstance(options, Sample):
+        return () if options.pick else (".by",)
+    if getattr(options, "keep_rhythm", False):
+        return ("steer.onsets", "steer.density", "steer.rests", "steer.syncopation")
+    return ("steer.density",) if getattr(options, "keep_pitches", False) else ()
 
 
 def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:

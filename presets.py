@@ -209,11 +209,11 @@ class Continue(FromRiff):
 
 @dataclass(frozen=True)
 class Answer(FromRiff):
-    """Answers to a riff: its rhythm but for the last half bar, other notes, another end (home, unless the riff ends there)."""
+    """Answers to a riff: they begin as it does, keep its rhythm but for the last half bar, and end elsewhere (home, unless it does)."""
 
     MODE: ClassVar[str] = "answer"
 
-    strength: float = 0.6  # how far the notes go from the riff's, 0 to 1
+    strength: float = 0.6  # how far the second half's notes go from the riff's, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Interpolate(FromRiff):
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # ways, with the seeds --seed, --seed + 1, ...; direct: one
     steps: int = 8  # riffs on the way, both ends included
     through: Literal["diffusion", "direct"] = "diffusion"  # noise both, join the noised and denoise; or decode what lies between
-    strength: float = 0.4  # how far the middle is noised, 0 to 1
+    strength: float = 0.3  # how far the middle is noised, 0 to 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

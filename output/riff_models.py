@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoints import build_config, load_diffusion, load_language_model, load_vae, weights_hash
+from checkpoints import BASE_NAME, build_config, load_diffusion, load_language_model, load_vae, weights_hash
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
 from guitar.fretboard import Fretboard, fretboard
 from language_model import LanguageModel
@@ -37,8 +37,10 @@ class RiffModel:
 
     @property
     def known_tokens(self) -> np.ndarray:
-        """The riffs that the weights have seen. int64 [riffs, T]"""
-        return self.content["known"]["tokens"].numpy().astype(np.int64)
+        """The riffs that the run was trained on: not the base model's, if there are others. int64 [riffs, T]"""
+        known = self.content["known"]
+        own = np.array([not name.startswith(BASE_NAME) for name in known["names"]])
+        return known["tokens"].numpy().astype(np.int64)[own if own.any() else slice(None)]
 
     def drawing(self, sample: SampleConfig, wish: Wish) -> Draw:
         """What draws riffs for seeds; a language model heeds of the wish the rules alone."""

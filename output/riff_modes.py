@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from checkpoints import BASE_NAME, training_riffs
-from config import DataConfig, TokenizerConfig, UserError
+from config import HOLD, REST, DataConfig, TokenizerConfig, UserError
 from dataset import plural, read_file_riffs
 from files import sha256
 from measures.novelty import Nearest, TrainingRiffs
-from midi_utils import MidiError, Riff, program_name
+from midi_utils import MidiError, Riff, pitch_name, program_name
 from models import RiffVAE
 from output.outputs import report_redrawn
 from output.riff_models import RiffModel
@@ -27,9 +27,10 @@ from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Inter
 from sampling import MAX_ATTEMPTS, Draw, sample_original_riffs
 from steering import from_riff
 from steering.arranging import Part, arrange, leaps, parse_form
-from steering.drawing import Wish
-from steering.keys import estimate_key
-from steering.requests import plain, remarks, settled, wish_of
+from steering.drawing import Wish, transposed_to_key
+from steering.keys import Key, estimate_key
+from steering.requests import OWN, plain, remarks, settled, wish_of
+from steering.rules import Demands
 
 # ---------------------------------------------------------------- what all modes share
 
@@ -114,11 +115,11 @@ def write_verse(
     return arrange(model.vae, model.diffusion, idea, *form, seed, options.sample, loose, too_close)
 
 
-def verse_output(path: Path, seed: int, verse: list[Part], form: str, model: RiffModel) -> Output:
+def verse_output(path: Path, seed: int, verse: list[Part], form: str, model: RiffModel, key: Key | None) -> Output:
     """A verse as a file."""
     facts = {
         "form": form.strip().upper(),
-        "key": estimate_key(verse[0].tokens, model.tokenizer).name,
+        "key": key.name if key else estimate_key(verse[0].tokens, model.tokenizer).name,
         "joins": leaps(verse),
         "parts": [{"section": part.letter, "made": part.made, "tokens": part.tokens.tolist()} for part in verse],
     }
@@ -152,6 +153,8 @@ def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
     Raises:
         UserError: it holds no riff that can be used, or none at that bar.
     """
+    if Path(file).is_dir():
+        raise UserError(f"{file}: is a folder; give one MIDI file")
     try:
         riffs, said = read_file_riffs(file, DataConfig(max_bars=0), tokenizer)
     except MidiError as error:
@@ -175,8 +178,11 @@ def wish_of_mode(options: FromRiff, vae: RiffVAE, tokens: np.ndarray, wish: Wish
     if isinstance(options, Reconstruct):
         return from_riff.vary(vae, tokens, wish, 0.0)
     if isinstance(options, Infill):
-        return from_riff.infill(vae, tokens, kept_steps(options, vae.tokenizer), wish, options.strength)
+        keep = kept_steps(options, vae.tokenizer)
+        say_exempt(tokens[keep], wish.rules.demands)
+        return from_riff.infill(vae, tokens, keep, wish, options.strength)
     if isinstance(options, Answer):
+        say_exempt(tokens[: len(tokens) // 2], wish.rules.demands)
         return from_riff.answer(vae, tokens, wish, options.strength)
     assert isinstance(options, Continue)
     return dataclasses.replace(wish, strength=options.strength)
@@ -198,6 +204,13 @@ def kept_steps(options: Infill, tokenizer: TokenizerConfig) -> np.ndarray:
     if keep.all():
         raise UserError(f"infill: all {tokenizer.steps} steps stay; nothing is left to write")
     return keep
+
+
+def say_exempt(kept: np.ndarray, demands: Demands) -> None:
+    """Say that kept notes stay though new ones could not be written. kept: int [kept steps], tokens"""
+    outside = sorted({int(token) for token in kept if token not in (REST, HOLD) and not demands.pitches[token]})
+    if outside:
+        print(f"kept as they are, though outside what is asked of new notes: {', '.join(map(pitch_name, outside))}")
 
 
 # Modes that keep the given riff's key unless another is asked for.
@@ -289,7 +302,11 @@ def more_of(
     def go_on(some: Sequence[int], attempt: int) -> np.ndarray:
         return from_riff.continuations(vae, model.diffusion, tokens, some, options.sample, wish, attempt)
 
+    def new_rhythms(some: Sequence[int], attempt: int) -> np.ndarray:
+        return from_riff.draw_rhythms(vae, model.diffusion, some, options.sample, wish, attempt)
+
     draw = go_on if isinstance(options, Continue) else model.drawing(options.sample, wish)
+    draw = new_rhythms if wish.rules.demands.order is not None else draw
     found, attempts, _, seeds, refused = draw_original(options, draw, seeds, known)
     return found, attempts, seeds, refused
 
@@ -325,10 +342,16 @@ def verses(
     """A verse for each seed, of the riff that was given or of a new one."""
     sections = parse_form(options.form, options.bars, model.tokenizer.bars)
     outputs = []
+    if idea is not None and wish.key is not None and options.steer.key.strip().lower() != OWN:
+        moved = transposed_to_key(idea, wish.key, *model.pitch_range)
+        shift = next(iter(set((moved - idea).tolist()) - {0}), 0)
+        if shift:
+            print(f"the riff is moved by {plural(abs(shift), 'semitone')} {'up' if shift > 0 else 'down'}, to {wish.key.name}")
+        idea = moved
     for seed in seeds:
         begin = idea if idea is not None else draw_original(options, model.drawing(options.sample, wish), [seed], known)[0][0]
         verse = write_verse(options, model, begin, sections, seed, known, options.strength)
-        outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model))
+        outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model, wish.key))
     return outputs
 
 

@@ -14,12 +14,13 @@ from measures.novelty import TrainingRiffs
 from models import LatentDiffusion, RiffVAE
 from sampling import MAX_ATTEMPTS
 from steering.drawing import Wish, draw
-from steering.from_riff import join_demands, mean_latent
+from steering.from_riff import join_demands, mean_latent, ringing_end
 from steering.keys import estimate_key
 from steering.rules import Demands, riff_rules
 
 CONTRASTS = 32  # riffs drawn, of which the one that contrasts most is taken
 ARRANGED = 7  # purpose of random numbers
+MAX_BARS = 1024
 FREE_FORM = "free"  # instead of letters: new riffs in a row
 
 TooClose = Callable[[np.ndarray], np.ndarray]  # riffs, int64 [N, T] -> bool [N], which copy too much
@@ -44,6 +45,8 @@ def parse_form(form: str, bars: int, riff_bars: int) -> tuple[list[str], int]:
     if not letters.isalpha() or not letters.isascii() or len(letters) > 64:
         raise UserError(f"--form {form[:40]}: give the letters of its sections, such as AABA, or {FREE_FORM}")
     unit = len(letters) * riff_bars
+    if bars > MAX_BARS:
+        raise UserError(f"--bars {bars}: give {MAX_BARS} or fewer")
     if bars < 1 or bars % unit:
         raise UserError(f"--bars {bars}: {letters} of {riff_bars}-bar riffs takes {unit}, {2 * unit}, {3 * unit}, ... bars")
     return [letter for letter in letters for _ in range(bars // unit)], bars // unit
@@ -108,7 +111,7 @@ def arrange(
 def _ending(tokenizer: TokenizerConfig, demands: Demands, home: frozenset[int]) -> Demands:
     """The same, ending on the tonic where that can be had."""
     try:
-        closing = dataclasses.replace(demands, last=demands.last or home)
+        closing = ringing_end(tokenizer, dataclasses.replace(demands, last=demands.last or home))
         riff_rules(tokenizer, closing)
         return closing
     except UserError:

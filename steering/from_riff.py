@@ -18,9 +18,10 @@ from models import LatentDiffusion, RiffVAE
 from sampling import decode, sample_latents
 from steering.drawing import Wish, draw, times_of
 from steering.keys import estimate_key
-from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules
+from steering.rules import FREE, HOLDS, ONSETS, RESTS, Demands, RiffRules, kept_rhythm, riff_rules
 
 JOIN = 12  # semitones between the last note of a riff and the first of the next one at most: further is no leap that a hand plays in time
+RHYTHMS = 8  # times that rhythms are drawn for an order of pitches
 JOIN_SEEDS = 6  # purpose of random numbers: the second half of a continuation
 
 
@@ -62,6 +63,37 @@ def vary(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float, keep_rhy
     )
 
 
+def draw_rhythms(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
+) -> np.ndarray:  # fmt: skip
+    """Riffs for a wish that demands an order of pitches: rhythms with that many notes are drawn, and the pitches laid on them.
+
+    Walking the order note by note, the model would come to its last beat with pitches to spare, and cram them in. Where no rhythm of
+    that many notes comes, this is done all the same.
+
+    Returns:
+        int64 [seeds, T]
+    """
+    demands = wish.rules.demands
+    assert demands.order is not None
+    loose = dataclasses.replace(wish, rules=RiffRules(vae.tokenizer, dataclasses.replace(demands, order=None, first=None, last=None)))
+    found, missing = np.zeros((len(seeds), vae.tokenizer.steps), dtype=np.int64), list(range(len(seeds)))
+    for number in range(RHYTHMS):
+        if not missing:
+            return found
+        drawn = draw(vae, diffusion, [seeds[i] for i in missing], sample, loose, RHYTHMS * attempt + number).tokens
+        for i, tokens in zip(tuple(missing), drawn, strict=True):
+            sounds = (tokens != REST) & (tokens != HOLD)
+            if sounds.sum() == len(demands.order):
+                tokens[sounds] = demands.order
+                if wish.rules.obeys(tokens):
+                    found[i] = tokens
+                    missing.remove(i)
+    if missing:
+        found[missing] = draw(vae, diffusion, [seeds[i] for i in missing], sample, wish, attempt).tokens
+    return found
+
+
 # ---------------------------------------------------------------- gaps
 
 
@@ -82,7 +114,7 @@ def parse_steps(text: str, tokenizer: TokenizerConfig, flag: str = "--keep", uni
         first, dash, last = (word.strip() for word in part.partition("-"))
         last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= places):
-            raise UserError(f"{flag} {text[:60]}: give places from 1 to {places}, such as 1 or 1-{max(1, places // 2)}")
+            raise UserError(f"{flag} {text[:60]}: give places from 1 to {places}, such as 1" + f" or 1-{places // 2}" * (places > 3))
         chosen[(int(first) - 1) * unit : int(last) * unit] = True
     return chosen
 
@@ -213,8 +245,21 @@ def join_demands(demands: Demands, before: np.ndarray, tokenizer: TokenizerConfi
 # ---------------------------------------------------------------- answers
 
 
+def ringing_end(tokenizer: TokenizerConfig, demands: Demands) -> Demands:
+    """The same, without notes on the weak steps of the last beat: an end that is demanded comes in time to be heard."""
+    kinds = np.ones((tokenizer.steps, 3), dtype=bool) if demands.kinds is None else demands.kinds.copy()
+    if tokenizer.hold_token:
+        weak = np.arange(tokenizer.steps - tokenizer.steps_per_beat, tokenizer.steps)[1::2]
+        kinds[weak, ONSETS] &= ~kinds[weak][:, [RESTS, HOLDS]].any(axis=1)  # where a rhythm is kept, it stays
+        demands = dataclasses.replace(demands, kinds=kinds)
+    return demands
+
+
 def answer(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wish:
-    """An answer to a riff: its rhythm but for the last half bar, other notes, and another end: home, unless the riff ends there.
+    """An answer to a riff: it begins as the riff does, keeps the rhythm but for the last half bar, and ends elsewhere: home, unless
+    the riff ends there.
+
+    The first half returns as it is; in the second the notes are new.
 
     Args:
         tokens: int [T], with hold tokens.
@@ -227,12 +272,13 @@ def answer(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wis
     if not len(pitch):
         raise UserError("answer: the riff is silent; give one with notes")
     free = tokenizer.steps - tokenizer.steps_per_bar // 2
-    kinds = kept_rhythm(tokens)
+    kinds, fixed = kept_rhythm(tokens), np.full(tokenizer.steps, FREE)
     kinds[free:] = True
+    fixed[: tokenizer.steps // 2] = tokens[: tokenizer.steps // 2]
     home, ending = estimate_key(tokens, tokenizer).tonic, int(pitch[-1]) % 12
     wanted = {home} if home != ending else set(range(12)) - {home}
     last = frozenset(p for p in range(1, HOLD) if p % 12 in wanted)
-    demands = dataclasses.replace(demands, kinds=kinds, last=demands.last or last)
+    demands = ringing_end(tokenizer, dataclasses.replace(demands, kinds=kinds, fixed=fixed, last=demands.last or last))
     return dataclasses.replace(wish, rules=riff_rules(tokenizer, demands), start=mean_latent(vae, tokens), strength=strength, key=None)
 
 

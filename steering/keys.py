@@ -32,8 +32,8 @@ SCALES: dict[str, tuple[int, ...]] = {  # semitones above the tonic
 }
 _ALIASES = {"": "major", "maj": "major", "ionian": "major", "m": "minor", "min": "minor", "aeolian": "minor", "natural-minor": "minor"}
 _ALIASES |= {"pentatonic": "minor-pentatonic", "minor-blues": "blues"}
-_LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11, "h": 11}
-_NOTE = r"([a-h])([#b♯♭]?)"
+_LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+_NOTE = r"([a-g])([#b♯♭]?)"
 
 # How well a pitch class fits a key, from its tonic up (Krumhansl & Kessler 1982): major, minor.
 _PROFILES = np.array(

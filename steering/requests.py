@@ -34,6 +34,8 @@ def parse_onsets(text: str, tokenizer: TokenizerConfig) -> np.ndarray:
             f"--onsets {text[:70]}: give x and . for the {tokenizer.steps_per_bar} steps of a bar or the {tokenizer.steps} of the riff; "
             f"there are {len(signs)}"
         )
+    if "x" not in signs:
+        raise UserError("--onsets: asks for silence; give an x where a note starts")
     return np.resize(np.array([sign == "x" for sign in signs]), tokenizer.steps)
 
 
@@ -69,8 +71,11 @@ def demands_of(steer: SteerConfig, tokenizer: TokenizerConfig, pitch_range: tupl
     low = parse_pitch("--low", steer.low) if steer.low else pitch_range[0]
     high = parse_pitch("--high", steer.high) if steer.high else pitch_range[1]
     names = f"{pitch_name(pitch_range[0])} to {pitch_name(pitch_range[1])}"
-    if low > high or high < pitch_range[0] or low > pitch_range[1]:
-        raise UserError(f"--low {steer.low or pitch_name(low)} --high {steer.high or pitch_name(high)}: model and guitar go from {names}")
+    if steer.low and steer.high and low > high:
+        raise UserError(f"--low {steer.low} --high {steer.high}: the lowest pitch is above the highest; change them over")
+    for flag, text, outside in (("low", steer.low, low > pitch_range[1]), ("high", steer.high, high < pitch_range[0])):
+        if outside:
+            raise UserError(f"--{flag} {text}: model and guitar go from {names}; give a pitch of those")
     return Demands(
         low=max(low, pitch_range[0]),
         high=min(high, pitch_range[1]),

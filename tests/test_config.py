@@ -114,7 +114,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
             "output.riff_models",
         ),
         *("output.riff_output", "sampling"),
-        *("steering.arranging", "steering.drawing", "steering.from_riff", "steering.keys", "steering.requests"),
+        *("steering.arranging", "steering.drawing", "steering.from_riff", "steering.keys", "steering.requests", "steering.rules"),
     },
     "output.piece_output": {
         *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),

@@ -15,7 +15,7 @@ from checkpoints import DIFFUSION_KIND, load_vae, read_checkpoint, save_checkpoi
 from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, DataConfig, TokenizerConfig
 from dataset import read_file_riffs
 from measures.metrics import onset_mask
-from midi_utils import riffs_to_midi
+from midi_utils import pitch_name, riffs_to_midi
 from models import RiffVAE
 from sampling import reconstruct
 from steering.arranging import FREE_FORM
@@ -138,6 +138,26 @@ def test_arrange_writes_a_verse_of_a_riff_or_of_a_new_one(small_run: SmallRun, s
             assert {int(pitch) % 12 for pitch in riff[(riff > 0) & (riff < 128)]} <= parse_key("E minor").classes
 
 
+def test_a_verse_in_another_key_begins_there(small_run: SmallRun, song: Path, tmp_path: Path, here: Here) -> None:
+    given = tokens_of(song)[0]
+    result = here(*ask(small_run, tmp_path, "arrange", str(song), "--form", "AB", "--bars", "4", "--key", "F# major"))
+    assert result.code == 0
+    (record,) = records(tmp_path)
+    first = np.array(record["parts"][0]["tokens"])
+    sounds = (given > 0) & (given < 128)
+    (shift,) = set((first - given)[sounds].tolist())
+    assert np.array_equal(first[~sounds], given[~sounds]) and (shift == 0 or f"moved by {abs(shift)} semitone" in result.out)
+    assert record["key"] == "F# major"
+
+
+def test_kept_notes_outside_what_is_asked_are_named(small_run: SmallRun, song: Path, tmp_path: Path, here: Here) -> None:
+    given = tokens_of(song)[0]
+    notes = given[:16][(given[:16] > 0) & (given[:16] < 128)]
+    middle = pitch_name(int(notes.min()) + 1)
+    result = here(*ask(small_run, tmp_path, "infill", str(song), "--keep-bars", "1", "--key", "any", "--low", middle))
+    assert result.code == 0 and f"outside what is asked of new notes: {pitch_name(int(notes.min()))}" in result.out
+
+
 def test_the_long_file_is_a_verse_or_the_riffs_in_a_row(small_run: SmallRun, tmp_path: Path, here: Here) -> None:
     flags = ["-n", "3", "--max-copy", "1"]
     assert here(*ask(small_run, tmp_path, *flags, "--form", "AB", "--bars", "8")).code == 0
@@ -239,7 +259,12 @@ def test_a_language_model_has_no_riff_to_start_from(song: Path, here: Here) -> N
         (["vary", "SONG", "--strength", "nan"], "--strength nan"),
         (["vary", "SONG", "--from-bar", "7"], "--from-bar 7"),
         (["vary", "SONG", "--keep-pitches", "--high", "B2"], "without the kept pitches"),
-        (["vary", "SONG", "--keep-rhythm", "--onsets", "x..............."], "--onsets: has no effect"),
+        (["vary", "SONG", "--keep-rhythm", "--onsets", "x..............."], "--onsets: has no effect on vary --keep-rhythm"),
+        (["vary", "SONG", "--keep-rhythm", "--density", "14"], "--density: has no effect on vary --keep-rhythm"),
+        (["vary", "SONG", "--keep-rhythm", "--keep-pitches"], "they leave nothing to write"),
+        (["vary", "FOLDER"], "is a folder"),
+        (["--by", "density"], "--by: has no effect on new riffs without --pick"),
+        (["--key", "H"], "--key H"),
         (["vary", "SONG", "--key", "Q"], "--key Q"),
         (["answer", "SONG", "--density", "-1"], "--density -1"),
         (["continue", "SONG", "--guidance-scale", "99"], "--guidance-scale 99"),
@@ -254,7 +279,7 @@ def test_a_language_model_has_no_riff_to_start_from(song: Path, here: Here) -> N
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], text: str, small_run: SmallRun, song: Path, tmp_path: Path, here: Here) -> None:
-    words = [str(song) if word == "SONG" else word for word in words]
+    words = [{"SONG": str(song), "FOLDER": str(song.parent)}.get(word, word) for word in words]
     assert_one_line(here(*ask(small_run, tmp_path / "out", *words)), "generate", text)
     assert not (tmp_path / "out").exists()
 

@@ -25,7 +25,7 @@ from steering.arranging import arrange, leaps, parse_form
 from steering.attributes import measure, measure_all
 from steering.directions import direction, parse_changes
 from steering.drawing import Wish, draw, transposed_to_key
-from steering.from_riff import JOIN, continuations, interpolate, parse_steps, slerp
+from steering.from_riff import JOIN, continuations, draw_rhythms, interpolate, parse_steps, slerp
 from steering.keys import SCALES, estimate_key, parse_key, parse_pitch, parse_pitches
 from steering.picking import BY, pick, qualities
 from steering.requests import parse_onsets, settled, wish_of
@@ -307,8 +307,12 @@ def test_kept_rhythm_stays_with_new_pitches(vae: RiffVAE, diffusion: LatentDiffu
 
 def test_kept_pitches_stay_with_new_rhythms(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
     asked = from_riff.vary(vae, RIFF, wish(candidates=2), 0.7, keep_pitches=True)
-    found = draw(vae, diffusion, SEEDS, SAMPLES, asked).tokens
+    found = draw_rhythms(vae, diffusion, SEEDS, SAMPLES, asked)
     assert all(pitches(riff) == MELODY for riff in found) and len(np.unique(found, axis=0)) > 150
+    assert all(is_legal(riff, T) for riff in found)
+    assert np.array_equal(found[[7]], draw_rhythms(vae, diffusion, [7], SAMPLES, asked))
+    walked = draw(vae, diffusion, SEEDS, SAMPLES, asked).tokens  # what is done where no rhythm comes
+    assert all(pitches(riff) == MELODY for riff in walked)
     for mode in ({"keep_rhythm": True}, {"keep_pitches": True}):
         with pytest.raises(UserError, match="silent"):
             from_riff.vary(vae, np.zeros(32, dtype=int), wish(), 0.5, **mode)
@@ -338,7 +342,7 @@ def test_gaps_are_first_looked_for_in_the_other_bar() -> None:
 
 
 def test_what_comes_next_follows_without_a_leap(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
-    found = continuations(vae, diffusion, RIFF, range(100), SAMPLES, wish(strength=0.6))
+    found = continuations(vae, diffusion, RIFF, SEEDS, SAMPLES, wish(strength=0.6))
     joins = 0
     for riff in found:
         assert is_legal(riff, T) and riff[0] != HOLD and riff[16] != HOLD
@@ -350,11 +354,13 @@ def test_what_comes_next_follows_without_a_leap(vae: RiffVAE, diffusion: LatentD
 
 
 @pytest.mark.parametrize("shift", [0, -3])
-def test_an_answer_has_the_rhythm_and_another_end(shift: int, vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_an_answer_begins_as_the_riff_and_ends_elsewhere(shift: int, vae: RiffVAE, diffusion: LatentDiffusion) -> None:
     riff = np.where((RIFF != REST) & (RIFF != HOLD), RIFF + shift, RIFF)
     home, ending = estimate_key(riff, T).tonic, pitches(riff)[-1] % 12
     for found in draw(vae, diffusion, SEEDS, SAMPLES, from_riff.answer(vae, riff, wish(candidates=2), 0.6)).tokens:
+        assert (found == riff)[:16].all()
         assert ((found == REST) == (riff == REST))[:24].all() and ((found == HOLD) == (riff == HOLD))[:24].all()
+        assert found[29] in (REST, HOLD) and found[31] in (REST, HOLD)  # the end has time to ring
         last = pitches(found)[-1] % 12
         assert last != ending and (ending == home or last == home)
 
@@ -363,7 +369,7 @@ def test_a_way_has_both_ends_and_legal_riffs_between(vae: RiffVAE, diffusion: La
     other = np.where((RIFF != REST) & (RIFF != HOLD), RIFF + 7, RIFF)[::-1].copy()
     other = from_riff.legalized(other, T)
     ends = reconstruct(vae, torch.from_numpy(np.stack([RIFF, other]))).numpy()
-    for seed in range(40):
+    for seed in range(100):
         for strength in (0.0, 0.5):
             riffs = interpolate(vae, diffusion, (RIFF, other), 6, strength, seed, SAMPLES, RiffRules(T))
             assert np.array_equal(riffs[[0, -1]], ends) and all(is_legal(riff, T) for riff in riffs)
@@ -387,6 +393,27 @@ def test_slerp_keeps_to_the_arc_and_is_never_nan() -> None:
     assert torch.equal(slerp(a, a, shares), a.expand(11, -1))
 
 
+def test_tokens_without_hold_are_steered_too(diffusion: LatentDiffusion) -> None:
+    """All but what asks for onsets, which these tokens do not tell."""
+    plain = TokenizerConfig(hold_token=False)
+    model = awake(RiffVAE(TINY, plain), 0.3)
+    assert isinstance(model, RiffVAE)
+    riff = np.where(RIFF == HOLD, REST, RIFF)
+    free = Wish(RiffRules(plain, Demands(28, 76)))
+    keep = parse_steps("1-8", plain)
+    for asked in (from_riff.vary(model, riff, free, 0.5), from_riff.infill(model, riff, keep, free, 0.5)):
+        assert all(is_legal(found, plain) for found in draw(model, diffusion, range(50), SAMPLES, asked).tokens)
+    assert (draw(model, diffusion, range(50), SAMPLES, from_riff.infill(model, riff, keep, free, 0.5)).tokens[:, keep] == riff[keep]).all()
+    assert continuations(model, diffusion, riff, range(10), SAMPLES, dataclasses.replace(free, strength=0.6)).shape == (10, 32)
+    assert interpolate(model, diffusion, (riff, riff[::-1].copy()), 5, 0.4, 0, SAMPLES, free.rules).shape == (5, 32)
+    sections, each = parse_form("AB", 8, 2)
+    asked = dataclasses.replace(free, strength=0.3)
+    assert len(arrange(model, diffusion, riff, sections, each, 0, SAMPLES, asked, never_too_close)) == 4
+    for refused in (lambda: from_riff.answer(model, riff, free, 0.5), lambda: from_riff.vary(model, riff, free, 0.5, keep_rhythm=True)):
+        with pytest.raises(UserError, match="without hold tokens"):
+            refused()
+
+
 # ---------------------------------------------------------------- verses
 
 
@@ -394,11 +421,12 @@ def never_too_close(tokens: np.ndarray) -> np.ndarray:
     return np.zeros(len(tokens), dtype=bool)
 
 
-def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steering.arranging.CONTRASTS", 4)
     sections, each = parse_form("aaba", 16, 2)
     assert (sections, each) == (list("AAAABBAA"), 2)
     key = estimate_key(RIFF, T)
-    for seed in range(25):
+    for seed in range(100):
         asked = wish(Demands(28, 76, classes=key.classes), key=key, strength=0.35)
         verse = arrange(vae, diffusion, RIFF, sections, each, seed, SAMPLES, asked, never_too_close)
         assert "".join(part.letter for part in verse) == "AAAABBAA" and np.array_equal(verse[0].tokens, RIFF)
@@ -428,7 +456,9 @@ def test_what_copies_is_not_written_into_a_verse(vae: RiffVAE, diffusion: Latent
         arrange(vae, diffusion, RIFF, sections, each, 0, SAMPLES, wish(strength=0.35), lambda tokens: np.ones(len(tokens), dtype=bool))
 
 
-@pytest.mark.parametrize(("form", "bars"), [("", 16), ("A1", 16), ("AABA", 12), ("AABA", 0), ("AABA", -8), ("AÄ", 4), ("A" * 65, 130)])
+@pytest.mark.parametrize(
+    ("form", "bars"), [("", 16), ("A1", 16), ("AABA", 12), ("AABA", 0), ("AABA", -8), ("A", 4096), ("AÄ", 4), ("A" * 65, 130)]
+)
 def test_what_is_no_form_is_one_line(form: str, bars: int) -> None:
     with pytest.raises(UserError, match=r"--form|--bars"):
         parse_form(form, bars, 2)
@@ -477,8 +507,10 @@ def test_what_is_no_onset_mask_is_one_line(text: str) -> None:
     [
         (SteerConfig(scale="dorian"), "give the tonic too"),
         (SteerConfig(key="own"), "no riff to take it from"),
-        (SteerConfig(low="E5", high="E2"), "--low E5 --high E2"),
-        (SteerConfig(low="C8"), "model and guitar go from E1 to E5"),
+        (SteerConfig(low="E5", high="E2"), "--low E5 --high E2: the lowest pitch is above the highest"),
+        (SteerConfig(low="C8"), "--low C8: model and guitar go from E1 to E5"),
+        (SteerConfig(high="C1"), "--high C1: model and guitar go from E1 to E5"),
+        (SteerConfig(onsets="." * 16), "asks for silence"),
         (SteerConfig(key="E minor", low="F2", high="F2"), "no pitch of the key"),
         (SteerConfig(start_note="C#3", key="E minor"), "without --start-note, or without --key"),
         (SteerConfig(end_note="E2", low="G2"), "without --end-note, or without the range"),
