@@ -245,7 +245,7 @@ def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
     rhythm, pitches = (settled(one, SteerConfig()) for one in varied[1:])
     filled = settled(from_riff.infill(vae, riff, keep, free, 0.6), SteerConfig())
     answered = settled(from_riff.answer(vae, riff, free, 0.6), SteerConfig())
-    onward = dataclasses.replace(free, strength=0.6, candidates=16)
+    onward = dataclasses.replace(free, strength=0.4, candidates=16)
     copies = partial(np.zeros, dtype=bool)
     works: dict[str, tuple[int, Callable[[], object]]] = {
         "new riffs, nothing asked": (64, drawn(free)),

@@ -204,7 +204,7 @@ class Continue(FromRiff):
 
     MODE: ClassVar[str] = "continue"
 
-    strength: float = 0.6  # how far they go from the riff, 0 to 1
+    strength: float = 0.4  # how far they go from the riff, 0 to 1
 
 
 @dataclass(frozen=True)
