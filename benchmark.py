@@ -25,7 +25,9 @@ import numpy as np
 import torch
 
 import training
+from checkpoints import load_vae
 from config import (
+    BASE_MODEL,
     DIFFUSION_FILE,
     VAE_FILE,
     DataConfig,
@@ -217,10 +219,10 @@ def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
 
 
 def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds per riff (or per verse, way, set) of every way to steer; untrained weights cost what trained ones do."""
-    options, tokenizer = preset_options(TrainVAE, "riff_2bar"), TokenizerConfig()
-    vae = RiffVAE(options.model, tokenizer).eval()
-    diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
+    """Milliseconds per riff (or per verse, way, set) of every way to steer, with the base model and an untrained prior."""
+    tokenizer = TokenizerConfig()
+    vae, _ = load_vae(ROOT / BASE_MODEL)
+    diffusion = LatentDiffusion(vae.config.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
     known = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), tokenizer).tokens
     riff, other, sample = known[0], known[9], SampleConfig()
     keep = np.arange(tokenizer.steps) < tokenizer.steps // 2
