@@ -229,7 +229,7 @@ def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
     sections, each = parse_form("AABA", 16, tokenizer.bars)
 
     def wish(steer: SteerConfig, **more: Any) -> Wish:
-        return dataclasses.replace(settled(wish_of(steer, vae, diffusion, tokenizer, (38, 76), known), steer), **more)
+        return dataclasses.replace(settled(wish_of(steer, vae, tokenizer, (38, 76), known), steer), **more)
 
     free, asked = wish(SteerConfig()), wish(SteerConfig(density=9.0, rests=0.2))
     key = wish(SteerConfig(key="F minor", start_note="F", end_note="F"))

@@ -55,7 +55,7 @@ PARTS_FOLDER = "riffs"
 def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
     """New riffs: one file each, and a verse made of the first, or all in a row. -> exit status"""
     tokenizer, content = model.tokenizer, model.content
-    wish = settled(wish_of(options.steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens), options.steer)
+    wish = settled(wish_of(options.steer, model.vae, tokenizer, model.pitch_range, model.known_tokens), options.steer)
     form = FREE_FORM if model.vae is None else options.form
     sections = None if form.strip().lower() == FREE_FORM else parse_form(form, options.bars, tokenizer.bars)
     made_with = record_of(options, model, wish)

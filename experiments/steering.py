@@ -60,7 +60,7 @@ class Run:
 
     def wish(self, steer: SteerConfig | None = None, given: np.ndarray | None = None, keep_key: bool = False) -> Wish:
         steer = steer or SteerConfig()
-        return settled(wish_of(steer, self.vae, self.diffusion, self.vae.tokenizer, self.pitch_range, self.known, given, keep_key), steer)
+        return settled(wish_of(steer, self.vae, self.vae.tokenizer, self.pitch_range, self.known, given, keep_key), steer)
 
     def draw(self, wish: Wish, count: int, first: int = 0, prior: bool = True) -> np.ndarray:
         seeds = range(self.seed + first, self.seed + first + count)

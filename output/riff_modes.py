@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints import BASE_NAME, training_riffs
-from config import HOLD, REST, DataConfig, TokenizerConfig, UserError
+from config import HOLD, REST, DataConfig, SteerConfig, TokenizerConfig, UserError
 from dataset import plural, read_file_riffs
 from files import sha256
 from measures.novelty import Nearest, TrainingRiffs
@@ -40,8 +40,9 @@ def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[G
     data = model.content["data"]
     return {
         "mode": options.MODE,
+        "options": options_given(options),
         "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
-        "steering": plain(wish) | {"attribute": options.steer.attribute or None},
+        "steering": plain(wish),
         "given": [one.facts() for one in given],
         "bpm": options.bpm or (given[0].riff.bpm if given else data["bpm"]),
         "program": options.program if options.program >= 0 else given[0].riff.program if given else data["program"],
@@ -51,6 +52,14 @@ def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[G
         "tokenizer": dataclasses.asdict(model.tokenizer),
         **model.hashes,
     }
+
+
+def options_given(options: Generate) -> dict[str, Any]:
+    """The mode's own options, and those of steering that are not left as they are."""
+    shared = {field.name for field in dataclasses.fields(Generate)} | {"files"}
+    own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name not in shared}
+    steer = {field.name: getattr(options.steer, field.name) for field in dataclasses.fields(options.steer)}
+    return own | {name: value for name, value in steer.items() if value != getattr(SteerConfig, name)}
 
 
 def draw_original(
@@ -106,7 +115,7 @@ def write_verse(
     """The riffs of a verse made of one idea; what is demanded of single notes and onsets is not demanded of every riff of it."""
     assert model.vae is not None
     steer = dataclasses.replace(options.steer, start_note="", end_note="", onsets="")
-    loose = wish_of(steer, model.vae, model.diffusion, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
+    loose = wish_of(steer, model.vae, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
     loose = settled(dataclasses.replace(loose, strength=strength), steer, more_comes=True)
 
     def too_close(tokens: np.ndarray) -> np.ndarray:
@@ -226,7 +235,7 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     given = [read_given(file, options.from_bar, tokenizer) for file in files]
     first = given[0].riff.tokens if given else None
     steer, keep = options.steer, isinstance(options, KEYS_KEPT)
-    wish = wish_of(steer, model.vae, model.diffusion, tokenizer, model.pitch_range, model.known_tokens, first, keep)
+    wish = wish_of(steer, model.vae, tokenizer, model.pitch_range, model.known_tokens, first, keep)
     key = wish.key
     if first is not None and not isinstance(options, Interpolate | Arrange):
         wish = wish_of_mode(options, model.vae, first, wish)

@@ -26,9 +26,7 @@ from steering.keys import Key
 from steering.rules import RiffRules
 
 CHOICE = 5  # purpose of random numbers: which candidate is taken
-TOLERANCE = (
-    0.25  # of asked attributes, in standard deviations of the training riffs: what is off by so much is less likely by a factor of 1.6
-)
+TOLERANCE = 0.25  # of asked attributes, in standard deviations of the training riffs: what is so far off is less likely by 1.6
 TONIC_SHARE = 0.25  # what a note on the tonic adds to one in the scale, where a riff is moved to a key
 
 

@@ -89,7 +89,6 @@ def demands_of(steer: SteerConfig, tokenizer: TokenizerConfig, pitch_range: tupl
 def wish_of(
     steer: SteerConfig,
     vae: RiffVAE | None,
-    diffusion: LatentDiffusion | None,
     tokenizer: TokenizerConfig,
     pitch_range: tuple[int, int],
     known: np.ndarray,

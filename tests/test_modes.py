@@ -54,7 +54,7 @@ def test_vary_writes_variations_with_their_records(small_run: SmallRun, song: Pa
     made = records(tmp_path)
     assert [record["seed"] for record in made] == [3, 9]
     for record in made:
-        assert record["mode"] == "vary" and record["steering"]["strength"] == 0.5
+        assert record["mode"] == "vary" and record["steering"]["strength"] == record["options"]["strength"] == 0.5
         assert record["given"][0]["file"] == song.name and record["given"][0]["tokens"] == given.tolist()
         assert record["bpm"] == pytest.approx(90) and record["program"] == 27  # the given riff's
         assert record["file"].startswith(f"{song.stem}_vary_seed") and {"nearest", "vae", "diffusion", "riff"} <= set(record)
@@ -179,7 +179,7 @@ def test_hard_demands_and_asked_attributes_are_recorded(small_run: SmallRun, tmp
         assert notes[0] % 12 == 2 and notes[-1] % 12 in (2, 9) and min(notes) >= 38 and max(notes) <= 62
         assert {note % 12 for note in notes} <= parse_key("D", "blues").classes
         steering = record["steering"]
-        assert steering["key"] == "D blues" and steering["asked"] == {"density": 8.0} and steering["attribute"] is None
+        assert steering["key"] == "D blues" and steering["asked"] == {"density": 8.0} and record["options"]["low"] == "D2"
 
 
 def test_picking_keeps_some_of_many(small_run: SmallRun, tmp_path: Path, here: Here) -> None:

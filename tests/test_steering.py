@@ -271,7 +271,7 @@ def test_hard_demands_are_met_by_every_riff(vae: RiffVAE, diffusion: LatentDiffu
         assert min(notes) >= 40 and max(notes) <= 64 and {note % 12 for note in notes} <= key.classes
     onsets = parse_onsets("x..x..x.x..x..x.", T)
     steer = SteerConfig(onsets="x..x..x.x..x..x.", low="E2", high="E4", key="A", scale="blues")
-    asked = wish_of(steer, vae, diffusion, T, (28, 76), np.stack([RIFF, RIFF]))
+    asked = wish_of(steer, vae, T, (28, 76), np.stack([RIFF, RIFF]))
     for riff in draw(vae, diffusion, SEEDS, SAMPLES, settled(asked, SteerConfig(candidates=2))).tokens:
         assert np.array_equal(onset_mask(riff[None], T)[0], onsets) and is_legal(riff, T)
         assert {note % 12 for note in pitches(riff)} <= parse_key("A", "blues").classes
@@ -518,7 +518,7 @@ def test_what_is_no_onset_mask_is_one_line(text: str) -> None:
 )
 def test_impossible_requests_are_one_line(steer: SteerConfig, text: str, vae: RiffVAE) -> None:
     with pytest.raises(UserError, match=text) as error:
-        wish_of(steer, vae, None, T, (28, 76), np.stack([RIFF, RIFF]))
+        wish_of(steer, vae, T, (28, 76), np.stack([RIFF, RIFF]))
     assert "\n" not in str(error.value)
 
 
@@ -532,16 +532,16 @@ def test_a_riffs_own_key_is_kept_where_the_mode_says_so(vae: RiffVAE) -> None:
         (SteerConfig(key="any"), True, None),
         (SteerConfig(key="C major"), True, parse_key("C").classes),
     ):
-        assert wish_of(steer, vae, None, T, (28, 76), known, RIFF, keep).rules.demands.classes == classes
+        assert wish_of(steer, vae, T, (28, 76), known, RIFF, keep).rules.demands.classes == classes
 
 
 def test_a_language_model_takes_demands_alone() -> None:
     known = np.stack([RIFF, RIFF])
-    assert wish_of(SteerConfig(key="E minor"), None, None, T, (28, 76), known).rules.demands.classes is not None
+    assert wish_of(SteerConfig(key="E minor"), None, T, (28, 76), known).rules.demands.classes is not None
     for steer, flag in (
         (SteerConfig(density=9.0), "--density"),
         (SteerConfig(attribute="rests=1"), "--attribute"),
         (SteerConfig(candidates=4), "--candidates"),
     ):
         with pytest.raises(UserError, match=f"{flag}: has no effect on a language model"):
-            wish_of(steer, None, None, T, (28, 76), known)
+            wish_of(steer, None, T, (28, 76), known)
