@@ -131,7 +131,9 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     base = preset_options(type(options), options.preset)
     pieces, lm = writes_events(options.preset), is_language_model(options.preset)
     kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
-    idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else (*PIECES_ALONE, *(DIFFUSION_ALONE if lm else ()))
+    without_verse = () if getattr(options, "form", "") == FREE_FORM else (".form", ".bars")  # a language model makes no verses
+    idle = (*PIECES_ALONE, *((*DIFFUSION_ALONE, *without_verse) if lm else ()))
+    idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else idle
     kept = [f"--{name.replace('_', '-')}" for name in ("keep_rhythm", "keep_pitches") if getattr(options, name, False)]
     if len(kept) > 1:
         raise UserError("--keep-rhythm --keep-pitches: together they leave nothing to write; give one of them")

@@ -241,7 +241,9 @@ def test_a_prior_without_conditions_takes_the_best_of_many(small_run: SmallRun, 
 def test_a_language_model_has_no_riff_to_start_from(song: Path, here: Here) -> None:
     assert_one_line(here("generate", "vary", str(song), "--preset", "events_lstm"), "generate", "vary: needs a VAE")
     assert_one_line(here("generate", "--preset", "events_lstm", "--key", "E minor"), "generate", "--key: has no effect on events_lstm")
-    assert_one_line(here("generate", "--preset", "events_lstm", "--form", "AB"), "generate", "--form: has no effect on events_lstm")
+    for preset in ("events_lstm", "riff_2bar_lstm"):
+        assert_one_line(here("generate", "--preset", preset, "--form", "AB"), "generate", f"--form: has no effect on {preset}")
+    assert_one_line(here("generate", "--preset", "riff_2bar_lstm", "--form", "free"), "generate", "language_model.pth")
 
 
 # ---------------------------------------------------------------- mistakes
