@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import midi_utils
 from config import MAX_PITCH, TokenizerConfig, UserError, run_script
 from midi_utils import pitch_name, tokens_to_notes
 
@@ -88,7 +89,7 @@ def parse_key(key: str, scale: str = "") -> Key:
     return Key(_class_of(match[1], match[2]), name)
 
 
-def parse_pitch(flag: str, text: str) -> int:
+def parse_one_pitch(flag: str, text: str) -> int:
     """Read a pitch: a name with its octave (E2 is the low E of a guitar), or a MIDI number.
 
     Raises:
@@ -107,16 +108,14 @@ def parse_pitches(flag: str, text: str) -> frozenset[int]:
         UserError: something else.
     """
     found: set[int] = set()
-    for word in text.split(","):
-        match = re.fullmatch(rf"\s*{_NOTE}(-?\d)?\s*", word, flags=re.IGNORECASE)
-        if match and match[3] is None:
+    for word in (part.strip().replace("♯", "#").replace("♭", "b") for part in text.split(",")):
+        if match := re.fullmatch(_NOTE, word, flags=re.IGNORECASE):
             found |= set(range(_class_of(match[1], match[2]) or 12, MAX_PITCH + 1, 12))
             continue
-        if match:
-            natural = _LETTERS[match[1].lower()] + 12 * (int(match[3]) + 1)
-            pitch = natural + {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}[match[2]]
-        else:
-            pitch = int(word) if re.fullmatch(r"\s*\d{1,3}\s*", word) else 0
+        try:
+            pitch = int(word) if word.isdecimal() else midi_utils.parse_pitch(word)
+        except ValueError:
+            pitch = 0
         if not 1 <= pitch <= MAX_PITCH:
             raise UserError(f"{flag} {text[:40]}: give notes such as E2 or G, or MIDI numbers, 1 to {MAX_PITCH}, with commas")
         found.add(pitch)

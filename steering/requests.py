@@ -12,7 +12,7 @@ from models import LatentDiffusion, RiffVAE
 from steering.attributes import measure
 from steering.directions import direction, parse_changes
 from steering.drawing import Wish
-from steering.keys import Key, estimate_key, parse_key, parse_pitch, parse_pitches
+from steering.keys import Key, estimate_key, parse_key, parse_one_pitch, parse_pitches
 from steering.rules import Demands, given_onsets, riff_rules
 
 CANDIDATES = 16  # where something is asked
@@ -68,8 +68,8 @@ def demands_of(steer: SteerConfig, tokenizer: TokenizerConfig, pitch_range: tupl
     Raises:
         UserError: something cannot be read, or the range asked for is not the instrument's.
     """
-    low = parse_pitch("--low", steer.low) if steer.low else pitch_range[0]
-    high = parse_pitch("--high", steer.high) if steer.high else pitch_range[1]
+    low = parse_one_pitch("--low", steer.low) if steer.low else pitch_range[0]
+    high = parse_one_pitch("--high", steer.high) if steer.high else pitch_range[1]
     names = f"{pitch_name(pitch_range[0])} to {pitch_name(pitch_range[1])}"
     if steer.low and steer.high and low > high:
         raise UserError(f"--low {steer.low} --high {steer.high}: the lowest pitch is above the highest; change them over")

@@ -26,7 +26,7 @@ from steering.attributes import measure, measure_all
 from steering.directions import direction, parse_changes
 from steering.drawing import Wish, draw, transposed_to_key
 from steering.from_riff import JOIN, continuations, draw_rhythms, interpolate, parse_steps, slerp
-from steering.keys import SCALES, estimate_key, parse_key, parse_pitch, parse_pitches
+from steering.keys import SCALES, estimate_key, parse_key, parse_one_pitch, parse_pitches
 from steering.picking import BY, pick, qualities
 from steering.requests import parse_onsets, settled, wish_of
 from steering.rules import Demands, RiffRules
@@ -97,12 +97,15 @@ def test_what_is_no_key_is_one_line(text: str) -> None:
 
 def test_pitches_are_read() -> None:
     assert parse_pitches("--start-note", "E2") == {40} and parse_pitches("--start-note", "Bb2,45") == {46, 45}
-    assert parse_pitches("--end-note", "c") == set(range(12, 128, 12)) and parse_pitch("--low", "40") == parse_pitch("--low", "e2") == 40
+    assert (
+        parse_pitches("--end-note", "c") == set(range(12, 128, 12))
+        and parse_one_pitch("--low", "40") == parse_one_pitch("--low", "e2") == 40
+    )
     for text in ("", "E99", "0", "128", "x", "E2,"):
         with pytest.raises(UserError, match="--low"):
             parse_pitches("--low", text)
     with pytest.raises(UserError, match="--low E"):
-        parse_pitch("--low", "E")
+        parse_one_pitch("--low", "E")
 
 
 @pytest.mark.parametrize("tonic", range(12))
