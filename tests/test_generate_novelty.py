@@ -27,7 +27,21 @@ SEEDS = "0-23"
 
 def flags(run: SmallRun | Path, out: Path, *more: str) -> list[str]:
     folder = run if isinstance(run, Path) else run.folder
-    return ["--run-dir", str(folder), "--sampling-steps", "5", "--threads", "1", "--device", "cpu", "--output-dir", str(out), *more]
+    return [
+        "--run-dir",
+        str(folder),
+        "--sampling-steps",
+        "5",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--form",
+        "free",
+        "--output-dir",
+        str(out),
+        *more,
+    ]
 
 
 def records(out: Path) -> dict[int, dict[str, Any]]:

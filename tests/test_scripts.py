@@ -259,7 +259,10 @@ def test_settings_reach_the_music(run: Path, tmp_path: Path, here: Here) -> None
     rests = {}
     for penalty in ("-8", "0", "50"):
         out = tmp_path / penalty
-        assert here("generate", *make(run, "--output-dir", str(out), "--num-outputs", "8", f"--rest-penalty={penalty}")).code == 0
+        assert (
+            here("generate", *make(run, "--output-dir", str(out), "--num-outputs", "8", "--form", "free", f"--rest-penalty={penalty}")).code
+            == 0
+        )
         rests[penalty] = np.mean([json.loads(path.read_text())["riff"]["rest_ratio"] for path in (out / "riffs").glob("*.json")])
     assert rests["50"] == 0 < rests["0"] < rests["-8"]
 
