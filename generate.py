@@ -14,6 +14,7 @@ more than --max-copy is drawn again. The same seed gives the same bytes, whateve
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,21 @@ from dataset import plural
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn
 from output.piece_output import write_pieces
 from output.riff_models import RiffModel, load_riff_model
-from output.riff_modes import draw_original, known_names, record_of, say_long, say_remarks, verse_output, write_from_riff, write_verse
+from output.riff_modes import (
+    draw_original,
+    known_names,
+    record_of,
+    say_asked_and_got,
+    say_long,
+    say_remarks,
+    verse_output,
+    write_from_riff,
+    write_verse,
+)
 from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from presets import (
     MODES,
+    Answer,
     Arrange,
     FromRiff,
     Generate,
@@ -94,7 +106,10 @@ def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
 
     # ---- what was made
     print_table(tokens, [str(seed) for seed in seeds], nearest, known_names(nearest, known), tokenizer)
+    say_asked_and_got(options, tokens, tokenizer)
     say_long(long, made_with, tokenizer)
+    if sections is not None and (options.steer.start_note or options.steer.end_note):
+        print("       (in it, --start-note and --end-note hold for its first riff alone)")
     print(
         f"{output_dir / PARTS_FOLDER}: one file for each riff, how it was made and what it is closest to (.json); "
         f"with {kinds_written(options, tokenizer)}"
@@ -159,6 +174,8 @@ def idle_in(options: Generate) -> tuple[str, ...]:
         return (*ASKED, *DRAWN, *direct, "steer.attribute", "sample.eta")
     if isinstance(options, Arrange) and options.files:
         return ("steer.start_note", "steer.end_note", "steer.onsets")
+    if isinstance(options, Answer):
+        return ("steer.onsets",)
     if isinstance(options, Sample):
         return () if options.pick else (".by",)
     if getattr(options, "keep_rhythm", False):
@@ -172,6 +189,9 @@ def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:
     Raises:
         UserError: another word.
     """
+    for before, word in itertools.pairwise(argv):
+        if word in MODES and ((not before.startswith("-") and argv[0] not in MODES) or argv[0] == before == "--dry-run"):
+            raise UserError(f"{word}: the mode comes first: generate.py {word} ...")
     if not argv or argv[0].startswith("-"):
         return Sample, argv
     if argv[0] not in MODES:

@@ -27,9 +27,10 @@ from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Inter
 from sampling import MAX_ATTEMPTS, Draw, sample_original_riffs
 from steering import from_riff
 from steering.arranging import Part, arrange, leaps, parse_form
+from steering.attributes import UNITS, measure
 from steering.drawing import Wish, transposed_to_key
 from steering.keys import Key, estimate_key
-from steering.requests import OWN, plain, remarks, settled, wish_of
+from steering.requests import ANY, OWN, plain, remarks, settled, wish_of
 from steering.rules import Demands
 
 # ---------------------------------------------------------------- what all modes share
@@ -44,7 +45,7 @@ def record_of(options: Generate, model: RiffModel, wish: Wish, given: Sequence[G
         "settings": {**dataclasses.asdict(options.sample), "max_copy": options.max_copy},
         "steering": plain(wish),
         "given": [one.facts() for one in given],
-        "bpm": options.bpm or (given[0].riff.bpm if given else data["bpm"]),
+        "bpm": options.bpm or round(given[0].riff.bpm if given else data["bpm"], 3),
         "program": options.program if options.program >= 0 else given[0].riff.program if given else data["program"],
         "pitch_range": model.pitch_range,
         "tuning": model.board.notes,
@@ -89,6 +90,13 @@ def known_names(nearest: Nearest, known: TrainingRiffs) -> list[str]:
     return ["(the base model's)" if known.names[i].startswith(BASE_NAME) else known.names[i] for i in nearest.index]
 
 
+def say_asked_and_got(options: Generate, tokens: np.ndarray, tokenizer: TokenizerConfig) -> None:
+    """What riffs have of the attributes that were asked for. tokens: int [riffs, T]"""
+    for name, value in options.steer.asked.items():
+        got = measure(name, tokens, tokenizer)
+        print(f"--{name} {value:g}, {UNITS[name]}: got {got.mean():.3g} ({got.min():.3g} to {got.max():.3g})")
+
+
 def say_remarks(options: Generate, model: RiffModel) -> None:
     for remark in remarks(options.steer, model.diffusion, model.known_tokens, model.tokenizer):
         print(remark)
@@ -112,9 +120,9 @@ def write_verse(
     known: TrainingRiffs,
     strength: float,
 ) -> list[Part]:
-    """The riffs of a verse made of one idea; what is demanded of single notes and onsets is not demanded of every riff of it."""
+    """The riffs of a verse made of one idea; first and last notes are not demanded of every riff of it."""
     assert model.vae is not None
-    steer = dataclasses.replace(options.steer, start_note="", end_note="", onsets="")
+    steer = dataclasses.replace(options.steer, start_note="", end_note="")
     loose = wish_of(steer, model.vae, model.tokenizer, model.pitch_range, model.known_tokens, idea, keep_key=True)
     loose = settled(dataclasses.replace(loose, strength=strength), steer, more_comes=True)
 
@@ -164,6 +172,8 @@ def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
     """
     if Path(file).is_dir():
         raise UserError(f"{file}: is a folder; give one MIDI file")
+    if not Path(file).exists():
+        raise UserError(f"{file}: there is no such file; give a MIDI file of a riff, such as midi_riffs/harbour_verse1a.mid")
     try:
         riffs, said = read_file_riffs(file, DataConfig(max_bars=0), tokenizer)
     except MidiError as error:
@@ -178,6 +188,17 @@ def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
         if remark:
             print(f"{file}: {remark}")
     return Given(Path(file), riff)
+
+
+def moved(tokens: np.ndarray, key: Key | None, model: RiffModel) -> np.ndarray:
+    """A given riff in the key that is asked for; says what it did. tokens: int [T] -> int [T]"""
+    if key is None:
+        return tokens
+    found = transposed_to_key(tokens, key, model.tokenizer, *model.pitch_range)
+    shift = next(iter(set((found - tokens).tolist()) - {0}), 0)
+    way = f"by {plural(abs(shift), 'semitone')} {'up' if shift > 0 else 'down'}" if shift else "nowhere, it lies well there"
+    print(f"the riff, in {estimate_key(tokens, model.tokenizer).name}, is moved to {key.name}: {way}")
+    return found
 
 
 def wish_of_mode(options: FromRiff, vae: RiffVAE, tokens: np.ndarray, wish: Wish) -> Wish:
@@ -224,6 +245,7 @@ def say_exempt(kept: np.ndarray, demands: Demands) -> None:
 
 # Modes that keep the given riff's key unless another is asked for.
 KEYS_KEPT = (Infill, Continue, Answer, Arrange)
+MOVED = (Vary, Reconstruct, Arrange)  # those that move it to that one; the others go on from it as it is
 
 
 def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> int:
@@ -237,6 +259,9 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     steer, keep = options.steer, isinstance(options, KEYS_KEPT)
     wish = wish_of(steer, model.vae, tokenizer, model.pitch_range, model.known_tokens, first, keep)
     key = wish.key
+    if first is not None and isinstance(options, MOVED) and steer.key.strip().lower() not in ("", OWN, ANY):
+        first = moved(first, key, model)
+        wish = dataclasses.replace(wish, key=None) if isinstance(options, Vary | Reconstruct) else wish
     if first is not None and not isinstance(options, Interpolate | Arrange):
         wish = wish_of_mode(options, model.vae, first, wish)
     wish = settled(wish, steer, more_comes=isinstance(options, Continue))
@@ -275,6 +300,7 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     nearest = known.nearest(new)
     changed = None if first is None else TrainingRiffs(first[None], ["given"], tokenizer).nearest(new).distance
     print_table(new, names, nearest, known_names(nearest, known), tokenizer, changed)
+    say_asked_and_got(options, new, tokenizer)
     say_long(long, made_with, tokenizer)
     print(f"{folder}: {plural(len(outputs), 'file')}, how they were made (.json), with {kinds_written(options, tokenizer)}")
     say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, made_with["bpm"], made_with["program"])])
@@ -298,7 +324,10 @@ def labels_of(options: FromRiff, output: Output) -> list[str]:
     """The first column of the table, for each riff of a file."""
     if isinstance(options, Interpolate):
         return [output.markers[0].split()[-1]]
-    return [f"{part.split(':')[0]}{i + 1}" for i, part in enumerate(output.markers)] if len(output.tokens) > 1 else [str(output.seed)]
+    if len(output.tokens) == 1:
+        return [str(output.seed)]
+    seed = f"{output.seed} " * (options.num_outputs > 1 or bool(options.seeds))
+    return [f"{seed}{part.split(':')[0]}{i + 1}" for i, part in enumerate(output.markers)]
 
 
 def more_of(
@@ -351,12 +380,6 @@ def verses(
     """A verse for each seed, of the riff that was given or of a new one."""
     sections = parse_form(options.form, options.bars, model.tokenizer.bars)
     outputs = []
-    if idea is not None and wish.key is not None and options.steer.key.strip().lower() != OWN:
-        moved = transposed_to_key(idea, wish.key, *model.pitch_range)
-        shift = next(iter(set((moved - idea).tolist()) - {0}), 0)
-        if shift:
-            print(f"the riff is moved by {plural(abs(shift), 'semitone')} {'up' if shift > 0 else 'down'}, to {wish.key.name}")
-        idea = moved
     for seed in seeds:
         begin = idea if idea is not None else draw_original(options, model.drawing(options.sample, wish), [seed], known)[0][0]
         verse = write_verse(options, model, begin, sections, seed, known, options.strength)

@@ -142,5 +142,5 @@ def say_guitar(options: Generate, model: RiffModel, riffs: Sequence[Riff]) -> No
     print(f"guitar: {model.board.name}, {model.board.frets} frets")
     if not options.guitar.tuning and (standard := dataclasses.replace(model.board, strings=parse_tuning("standard"))) != model.board:
         lower = sum(bool(unplayable(riff, model.tokenizer, standard)) for riff in riffs)
-        if lower:
-            print(f"        {lower} of {plural(len(riffs), 'riff')} need it; --tuning standard keeps riffs on {standard.name}")
+        need = f"{lower} of {plural(len(riffs), 'riff')} need it; --tuning standard keeps riffs on {standard.name}"
+        print(f"        {need if lower else f'none of these riffs needs it; --tuning standard writes them for {standard.name}'}")

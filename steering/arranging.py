@@ -14,7 +14,7 @@ from measures.novelty import TrainingRiffs
 from models import LatentDiffusion, RiffVAE
 from sampling import MAX_ATTEMPTS
 from steering.drawing import Wish, draw
-from steering.from_riff import join_demands, mean_latent, ringing_end
+from steering.from_riff import join_demands, mean_latent
 from steering.keys import estimate_key
 from steering.rules import Demands, riff_rules
 
@@ -41,7 +41,7 @@ def parse_form(form: str, bars: int, riff_bars: int) -> tuple[list[str], int]:
     Raises:
         UserError: no form, or the bars do not divide into its sections and riffs.
     """
-    letters = form.strip().upper()
+    letters = "".join(form.split()).upper()
     if not letters.isalpha() or not letters.isascii() or len(letters) > 64:
         raise UserError(f"--form {form[:40]}: give the letters of its sections, such as AABA, or {FREE_FORM}")
     unit = len(letters) * riff_bars
@@ -111,7 +111,7 @@ def arrange(
 def _ending(tokenizer: TokenizerConfig, demands: Demands, home: frozenset[int]) -> Demands:
     """The same, ending on the tonic where that can be had."""
     try:
-        closing = ringing_end(tokenizer, dataclasses.replace(demands, last=demands.last or home))
+        closing = dataclasses.replace(demands, last=demands.last or home)
         riff_rules(tokenizer, closing)
         return closing
     except UserError:

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import HOLD, REST, SampleConfig
+from config import HOLD, REST, SampleConfig, TokenizerConfig
 from models import LatentDiffusion, RiffVAE
 from sampling import CHUNK, View, decode, decode_weighed, denoising_times, sample_latents
 from steering.attributes import measure
-from steering.keys import Key
-from steering.rules import RiffRules
+from steering.keys import Key, estimate_key
+from steering.rules import Impossible, RiffRules, kept_rhythm
 
 CHOICE = 5  # purpose of random numbers: which candidate is taken
 TOLERANCE = 0.25  # of asked attributes, in standard deviations of the training riffs: what is so far off is less likely by 1.6
-TONIC_SHARE = 0.25  # what a note on the tonic adds to one in the scale, where a riff is moved to a key
+TONIC_TO_TONIC = 0.3  # share of notes in the scale that a riff may lose, where it is moved to a key, to come with its tonic on the key's
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,52 @@ def draw(
     Returns:
         riffs that obey the rules.
     """
+    if wish.rules.demands.last is not None and vae.tokenizer.hold_token:
+        return _draw_with_end(vae, diffusion, seeds, sample, wish, attempt)
+    return _draw(vae, diffusion, seeds, sample, wish, attempt)
+
+
+def _draw_with_end(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
+) -> Drawn:  # fmt: skip
+    """Draw riffs whose last note is demanded: as if it were not, and where another note came last, the same rhythm once more with it.
+
+    Walking towards a demanded end, the model would play as it likes and have a note bolted on at the last step. Where the rhythm
+    leaves no room for the demands, this is done all the same.
+    """
+    demands = wish.rules.demands
+    loose = dataclasses.replace(wish, rules=RiffRules(vae.tokenizer, dataclasses.replace(demands, last=None)))
+    drawn = _draw(vae, diffusion, seeds, sample, loose, attempt)
+    tokens, weights, left = drawn.tokens.copy(), drawn.weights.copy(), []
+    for i, seed in enumerate(seeds):
+        if wish.rules.obeys(tokens[i]):
+            continue
+        try:
+            rules = RiffRules(vae.tokenizer, dataclasses.replace(demands, kinds=kept_rhythm(tokens[i])))
+        except Impossible:
+            left.append(i)
+            continue
+        uniform = np.random.default_rng(np.random.SeedSequence([seed, 0, attempt])).random(vae.tokenizer.steps, dtype=np.float32)
+        z, numbers = (torch.from_numpy(np.repeat(row[None], CHUNK, axis=0)) for row in (drawn.z[i], uniform))
+        device = next(vae.parameters()).device
+        again, weight = decode_weighed(vae, z.to(device), numbers.to(device), tempered(sample, wish), rules)
+        tokens[i], weights[i] = again[0].cpu().numpy(), float(weight[0])
+    z = drawn.z.copy()
+    if left:
+        others = _draw(vae, diffusion, [seeds[i] for i in left], sample, wish, attempt)
+        tokens[left], z[left], weights[left] = others.tokens, others.z, others.weights
+    return Drawn(tokens, z, weights)
+
+
+def tempered(sample: SampleConfig, wish: Wish) -> SampleConfig:
+    """What starts from a riff does not vary more in its notes than in its z."""
+    return sample if wish.start is None else dataclasses.replace(sample, temperature=sample.temperature * wish.strength)
+
+
+def _draw(
+    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
+) -> Drawn:  # fmt: skip
+    """One riff for each seed, the best of its candidates; see draw."""
     rows = [(seed, candidate) for seed in seeds for candidate in range(wish.candidates)]
     parts = [_draw_chunk(vae, diffusion, rows[i : i + CHUNK], sample, wish, attempt) for i in range(0, len(rows), CHUNK)]
     tokens, z, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -97,8 +143,7 @@ def _draw_chunk(
     z = latents(vae, diffusion, noise, times, sample, wish)
     if wish.shift is not None:
         z = z + wish.shift.to(device)
-    if wish.start is not None:  # what starts from a riff does not vary more in its notes than in its z
-        sample = dataclasses.replace(sample, temperature=sample.temperature * wish.strength)
+    sample = tempered(sample, wish)
     if wish.key is not None:
         z = moved_to_key(vae, z, uniform, sample, wish.key, wish.rules)
     tokens, weights = decode_weighed(vae, z, uniform, sample, wish.rules)
@@ -149,7 +194,7 @@ def latents(
 
 @torch.no_grad()
 def moved_to_key(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, key: Key, rules: RiffRules) -> Tensor:
-    """Latents of the same riffs in a key: each is decoded, transposed to where most of its notes lie in the scale, and encoded again.
+    """Latents of the same riffs in a key: each is decoded, transposed (transposed_to_key) and encoded again.
 
     Held to the scale alone, the model would have to bend riffs of the keys it knows best note by note.
 
@@ -161,23 +206,27 @@ def moved_to_key(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig,
         [B, Z]; z itself where the riff lies best in the scale as it is.
     """
     tokens = decode(vae, z, uniform, sample).cpu().numpy()
-    moved = np.stack([transposed_to_key(riff, key, rules.demands.low, rules.demands.high) for riff in tokens])
+    moved = np.stack([transposed_to_key(riff, key, vae.tokenizer, rules.demands.low, rules.demands.high) for riff in tokens])
     mu = vae.encoder(torch.from_numpy(moved).to(z.device))[0]
     return torch.where(torch.from_numpy((moved != tokens).any(axis=1)).to(z.device)[:, None], mu, z)
 
 
-def transposed_to_key(tokens: np.ndarray, key: Key, low: int, high: int) -> np.ndarray:
-    """A riff moved by at most a tritone so that it lies in a key and a range as well as it can. tokens: int [T] -> int [T]"""
+def transposed_to_key(tokens: np.ndarray, key: Key, tokenizer: TokenizerConfig, low: int, high: int) -> np.ndarray:
+    """A riff moved by at most a tritone so that it lies in a key and a range as well as it can, best with tonic on tonic.
+
+    tokens: int [T] -> int [T]
+    """
     sounds = (tokens != REST) & (tokens != HOLD)
     pitch = tokens[sounds]
     if not len(pitch):
         return tokens
+    tonic = estimate_key(tokens, tokenizer).tonic
 
     def fit(shift: int) -> tuple[float, int]:
         moved = pitch + shift
         inside = (moved >= low) & (moved <= high)
-        scale = np.isin(moved % 12, list(key.classes)) + TONIC_SHARE * (moved % 12 == key.tonic)
-        return float((inside * scale).mean()), -abs(shift)
+        home = TONIC_TO_TONIC * ((tonic + shift) % 12 == key.tonic)
+        return float((inside * np.isin(moved % 12, list(key.classes))).mean()) + home, -abs(shift)
 
     shift = max((s for s in range(-6, 7) if pitch.min() + s >= 1 and pitch.max() + s < HOLD), key=fit)
     return np.where(sounds, tokens + shift, tokens)

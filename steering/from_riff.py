@@ -18,7 +18,7 @@ from models import LatentDiffusion, RiffVAE
 from sampling import decode, sample_latents
 from steering.drawing import Wish, draw, times_of
 from steering.keys import estimate_key
-from steering.rules import FREE, HOLDS, ONSETS, RESTS, Demands, RiffRules, kept_rhythm, riff_rules
+from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules
 
 JOIN = 12  # semitones between the last note of a riff and the first of the next one at most: further is no leap that a hand plays in time
 RHYTHMS = 8  # times that rhythms are drawn for an order of pitches
@@ -245,16 +245,6 @@ def join_demands(demands: Demands, before: np.ndarray, tokenizer: TokenizerConfi
 # ---------------------------------------------------------------- answers
 
 
-def ringing_end(tokenizer: TokenizerConfig, demands: Demands) -> Demands:
-    """The same, without notes on the weak steps of the last beat: an end that is demanded comes in time to be heard."""
-    kinds = np.ones((tokenizer.steps, 3), dtype=bool) if demands.kinds is None else demands.kinds.copy()
-    if tokenizer.hold_token:
-        weak = np.arange(tokenizer.steps - tokenizer.steps_per_beat, tokenizer.steps)[1::2]
-        kinds[weak, ONSETS] &= ~kinds[weak][:, [RESTS, HOLDS]].any(axis=1)  # where a rhythm is kept, it stays
-        demands = dataclasses.replace(demands, kinds=kinds)
-    return demands
-
-
 def answer(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wish:
     """An answer to a riff: it begins as the riff does, keeps the rhythm but for the last half bar, and ends elsewhere: home, unless
     the riff ends there.
@@ -278,7 +268,7 @@ def answer(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wis
     home, ending = estimate_key(tokens, tokenizer).tonic, int(pitch[-1]) % 12
     wanted = {home} if home != ending else set(range(12)) - {home}
     last = frozenset(p for p in range(1, HOLD) if p % 12 in wanted)
-    demands = ringing_end(tokenizer, dataclasses.replace(demands, kinds=kinds, fixed=fixed, last=demands.last or last))
+    demands = dataclasses.replace(demands, kinds=kinds, fixed=fixed, last=demands.last or last)
     return dataclasses.replace(wish, rules=riff_rules(tokenizer, demands), start=mean_latent(vae, tokens), strength=strength, key=None)
 
 

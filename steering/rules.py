@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from config import HOLD, MAX_PITCH, REST, TokenizerConfig, UserError
+from midi_utils import pitch_name
 
 RESTS, ONSETS, HOLDS = 0, 1, 2  # what a step may hold: columns of Demands.kinds
 FREE = -1  # in Demands.fixed
@@ -194,7 +195,7 @@ def _why_not(tokenizer: TokenizerConfig, demands: Demands) -> str:
 
     helps = [name for field, name in NAMES.items() if getattr(demands, field) is not None and possible(**{field: None})]
     if (demands.low, demands.high) != (1, MAX_PITCH) and possible(low=1, high=MAX_PITCH):
-        helps.append("the range of pitches")
+        helps.append(f"the range of pitches ({pitch_name(max(1, demands.low))} to {pitch_name(demands.high)})")
     if helps:
         return f"no riff meets all that is asked; it would do without {', or without '.join(helps)}"
     return "no riff meets all that is asked, even with one of the demands left out; ask for less"
