@@ -190,7 +190,7 @@ def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:
         UserError: another word.
     """
     for before, word in itertools.pairwise(argv):
-        if word in MODES and ((not before.startswith("-") and argv[0] not in MODES) or argv[0] == before == "--dry-run"):
+        if word in MODES and argv[0] not in MODES and not before.startswith("-"):  # behind an option it may be a value
             raise UserError(f"{word}: the mode comes first: generate.py {word} ...")
     if not argv or argv[0].startswith("-"):
         return Sample, argv
