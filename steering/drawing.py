@@ -27,7 +27,7 @@ from steering.rules import Impossible, RiffRules, kept_rhythm
 
 CHOICE = 5  # purpose of random numbers: which candidate is taken
 TOLERANCE = 0.25  # of asked attributes, in standard deviations of the training riffs: what is so far off is less likely by 1.6
-TONIC_TO_TONIC = 0.3  # share of notes in the scale that a riff may lose, where it is moved to a key, to come with its tonic on the key's
+TONIC_TO_TONIC = 0.15  # share of notes in the scale that a riff may lose, where it is moved to a key, to come with its tonic on the key's
 
 
 @dataclass(frozen=True)
