@@ -15,7 +15,7 @@ riff: .venv/ready
 	$(BIN)/python visualize_tokens.py
 	$(BIN)/python evaluate.py
 	@echo
-	@echo "Open: runs/riff_2bar/generated_riff_long.mid   all new riffs in a row, for any player or DAW"
+	@echo "Open: runs/riff_2bar/generated_riff_long.mid   a verse made of the first new riff, for any player or DAW"
 	@echo "      runs/riff_2bar/riffs/                    one file for each riff"
 	@echo "      runs/riff_2bar/pictures/samples.png      real riffs, their reconstructions and new ones"
 	@echo "      runs/riff_2bar/evaluation/               how good, how varied and how copied the new ones are"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 ATTRIBUTES = ("density", "rests", "syncopation", "range")  # what can be asked of a riff in a number, see steering.attributes
+PickBy = Literal["novelty", "typicality", "density", "rests", "syncopation", "range"]  # what a varied best set is picked by
 REST = 0  # token: nothing sounds on this step
 HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
 MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it would read as a rest

@@ -25,6 +25,7 @@ from config import (
     GuitarConfig,
     LMConfig,
     LMTrainConfig,
+    PickBy,
     RunConfig,
     SampleConfig,
     SoundConfig,
@@ -39,7 +40,6 @@ from config import (
 )
 
 Script = TypeVar("Script")
-PickBy = Literal["novelty", "typicality", "density", "rests", "syncopation", "range"]
 
 # ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
 

@@ -20,7 +20,6 @@ UNITS = {
     "syncopation": "per bar, Longuet-Higgins & Lee",
     "range": "semitones",
 }
-LIMITS = {"density": (0.0, 96.0), "rests": (0.0, 1.0), "syncopation": (0.0, 384.0), "range": (0.0, 126.0)}  # what can be asked for at all
 
 
 def measure(name: str, tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:

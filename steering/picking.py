@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from config import TokenizerConfig
+from config import PickBy, TokenizerConfig
 from measures.distances import riff_features, squared_distances, standardize
 from measures.novelty import riff_events
 from steering.attributes import measure
 
-BY = ("novelty", "typicality", "density", "rests", "syncopation", "range")  # what riffs can be picked by: much of it first
+BY = get_args(PickBy)
 VARIETY = 0.5  # share of variety in the choice, the rest is quality
 NEIGHBOURS = 5  # training riffs that say how typical a riff is
 
