@@ -27,7 +27,7 @@ def flags(small_run: SmallRun, output: Path, *more: str) -> list[str]:
         "--sampling-steps",
         "10",
     ]
-    return ["generate", *common, "--max-copy", "1", "--output-dir", str(output), *more]
+    return ["generate", *common, "--max-copy", "1", "--form", "free", "--output-dir", str(output), *more]
 
 
 def test_tab_guitar_pro_and_sound_lie_beside_each_riff(small_run: SmallRun, tmp_path: Path, here: Here) -> None:

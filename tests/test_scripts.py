@@ -84,7 +84,7 @@ def run(chain: Chain, tmp_path: Path) -> Path:
 
 
 def make(run: Path, *flags: str) -> list[str]:
-    return [*COMMON, "--run-dir", str(run), *FEW, *flags]
+    return [*COMMON, "--run-dir", str(run), *FEW, "--form", "free", *flags]
 
 
 # ---------------------------------------------------------------- the chain

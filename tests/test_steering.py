@@ -439,7 +439,7 @@ def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDif
     sections, each = parse_form("aaba", 16, 2)
     assert (sections, each) == (list("AAAABBAA"), 2)
     key = estimate_key(RIFF, T)
-    for seed in range(50):
+    for seed in range(30):
         asked = wish(Demands(28, 76, classes=key.classes), key=key, strength=0.35)
         verse = arrange(vae, diffusion, RIFF, sections, each, seed, SAMPLES, asked, never_too_close)
         assert "".join(part.letter for part in verse) == "AAAABBAA" and np.array_equal(verse[0].tokens, RIFF)
