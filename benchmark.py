@@ -233,7 +233,7 @@ def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
 
     free, asked = wish(SteerConfig()), wish(SteerConfig(density=9.0, rests=0.2))
     key = wish(SteerConfig(key="F minor", start_note="F", end_note="F"))
-    pulled = wish(SteerConfig(attribute="density=+1"))
+    along = wish(SteerConfig(attribute="density=+1"))
 
     def drawn(wanted: Wish, count: int = 64) -> Callable[[], object]:
         return lambda: draw(vae, diffusion, range(count), sample, wanted)
@@ -253,7 +253,7 @@ def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
         "new riffs, nothing asked": (64, drawn(free)),
         "new riffs, key, first and last note": (64, drawn(key)),
         "new riffs, density and rests": (64, drawn(asked)),
-        "new riffs, along a direction": (64, drawn(pulled)),
+        "new riffs, along a direction": (64, drawn(along)),
         "vary": (64, drawn(varied[0])),
         "vary --keep-rhythm": (64, drawn(rhythm)),
         "vary --keep-pitches": (64, lambda: from_riff.draw_rhythms(vae, diffusion, range(64), sample, pitches)),

@@ -116,7 +116,7 @@ def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
     )
     say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, bpm, program)])
     mention_others(output_dir / PARTS_FOLDER, "riff", [output.path for output in outputs])
-    return report_redrawn("riff", [*range(len(redrawn))], redrawn, refused, options.max_copy, MAX_ATTEMPTS)
+    return report_redrawn("riff", redrawn, refused, options.max_copy, MAX_ATTEMPTS)
 
 
 # ---------------------------------------------------------------- main

@@ -52,6 +52,11 @@ def pitch_name(pitch: int) -> str:
     return f"{_PITCH_CLASSES[pitch % 12]}{pitch // 12 - 1}"
 
 
+def pitch_class_name(pitch: int) -> str:
+    """The name of a pitch without its octave."""
+    return _PITCH_CLASSES[pitch % 12]
+
+
 def parse_pitch(name: str) -> int:
     """The inverse of pitch_name; flats (Bb2) are understood as well.
 

@@ -475,7 +475,11 @@ class LatentDiffusion(nn.Module):
         """
         values = [asked.get(name, math.nan) for name in self.config.condition_names]
         row = torch.tensor([values], dtype=torch.float32, device=self.latent_mean.device)
-        return ((row - self.condition_mean) / self.condition_std).clamp(-3, 3)  # NaN stays NaN
+        return self.normalize_conditions(row)
+
+    def normalize_conditions(self, values: Tensor) -> Tensor:
+        """Attributes in the training riffs' standard deviations, held within three of them; NaN stays NaN. [B, A]"""
+        return ((values - self.condition_mean) / self.condition_std).clamp(-3, 3)
 
     def normalize(self, z: Tensor) -> Tensor:
         return (z - self.latent_mean) / self.latent_std

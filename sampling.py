@@ -174,6 +174,23 @@ def sample_latents(
 # ---------------------------------------------------------------- whole riffs
 
 
+def random_numbers(vae: RiffVAE, entropy: Sequence[Sequence[int]], draws: int) -> tuple[Tensor, Tensor]:
+    """What riffs are drawn with, each from numbers of its own, whatever else is drawn.
+
+    Args:
+        entropy: of each riff, for np.random.SeedSequence.
+        draws: normal vectors for each riff.
+
+    Returns:
+        uniform [B, T], for tokens; and normal [draws, B, Z], for latents.
+    """
+    device = next(vae.parameters()).device
+    rngs = [np.random.default_rng(np.random.SeedSequence(one)) for one in entropy]
+    uniform = np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])
+    normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
+    return torch.from_numpy(uniform).to(device), torch.from_numpy(normal).to(device)
+
+
 def sample_riffs(
     vae: RiffVAE,
     diffusion: LatentDiffusion | None,
@@ -193,20 +210,17 @@ def sample_riffs(
     Returns:
         tokens: int64 [seeds, T]; z: float32 [seeds, Z]
     """
-    device = next(vae.parameters()).device
     rules = rules or RiffRules(vae.tokenizer)
     times = denoising_times(diffusion.config.num_timesteps, sample.sampling_steps) if diffusion is not None else []
     tokens, latents = [], []
     for first in range(0, len(seeds), CHUNK):
         chunk = list(seeds[first : first + CHUNK])
         padded = chunk + chunk[-1:] * (CHUNK - len(chunk))
-        rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0, attempt])) for seed in padded]
-        uniform = np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])
+        entropy = [[seed, 0, attempt] for seed in padded]
         draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
-        normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
-        noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
+        uniform, noise = random_numbers(vae, entropy, draws)
         z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], times, sample.eta)
-        tokens.append(decode(vae, z, torch.from_numpy(uniform).to(device), sample, rules)[: len(chunk)].cpu())
+        tokens.append(decode(vae, z, uniform, sample, rules)[: len(chunk)].cpu())
         latents.append(z[: len(chunk)].cpu())
     return torch.cat(tokens).numpy(), torch.cat(latents).numpy()
 

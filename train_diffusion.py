@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if names := options.model.condition_names:
         values = torch.from_numpy(measure_all(tokens, vae.tokenizer, names)).float()
         model.condition_mean, model.condition_std = values.mean(dim=0), values.std(dim=0).clamp(min=1e-3)
-        labels = ((values - model.condition_mean) / model.condition_std).clamp(-3, 3)
+        labels = model.normalize_conditions(values)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
 

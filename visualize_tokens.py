@@ -27,7 +27,7 @@ from dataset import RiffData, load_riffs, read_file_riffs
 from files import save_picture
 from guitar.fretboard import Fretboard, finger
 from guitar.tab import board_for
-from midi_utils import MidiError, Riff, pitch_name, tokens_to_notes
+from midi_utils import MidiError, Riff, pitch_class_name, pitch_name, tokens_to_notes
 from presets import TrainVAE, preset_options, require_preset
 
 ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
@@ -100,7 +100,7 @@ def draw_tab(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, board: 
         axes.text(at + 0.45, place, number, fontsize=6, ha="center", va="center", color=ONSET, bbox=box)
     axes.set_xlim(0, tokenizer.steps)
     axes.set_ylim(-0.8, len(board.strings) - 0.2)
-    names = [pitch_name(pitch).rstrip("-0123456789") for pitch in board.strings]
+    names = [pitch_class_name(pitch) for pitch in board.strings]
     axes.set_yticks(range(len(names)), names, fontsize=5)
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 from scipy.stats import spearmanr
 
 from checkpoints import BASE_NAME, load_diffusion, load_same_riffs, load_vae
@@ -26,11 +23,11 @@ from dataset import RiffData
 from files import make_room, save_picture
 from measures.distances import median_bandwidth, mmd, riff_features, standardize
 from measures.metrics import onset_mask, pitch_class_entropy, scale_consistency
-from measures.novelty import TrainingRiffs, riff_events
+from measures.novelty import TrainingRiffs, riff_distances
 from models import LatentDiffusion, RiffVAE
 from presets import Arrange
 from steering import from_riff
-from steering.arranging import arrange, parse_form
+from steering.arranging import arrange, leaps, parse_form
 from steering.attributes import measure
 from steering.directions import direction
 from steering.drawing import Wish, draw
@@ -72,12 +69,6 @@ class Run:
         unit = riff_features(self.riffs.train_tokens, tokenizer)
         points, real = (standardize(riff_features(riffs, tokenizer), unit) for riffs in (tokens, self.riffs.held_out_tokens))
         return float(mmd(points, real, median_bandwidth(real), None, self.riffs.song[self.riffs.held_out])[0])
-
-
-def edits(a: np.ndarray, b: np.ndarray, run: Run) -> np.ndarray:
-    """Distance of each riff to each other, 0..1. float [len(a), len(b)]"""
-    words = [["".join(map(chr, (e + 0x10000).tolist())) for e in riff_events(riffs, run.vae.tokenizer)] for riffs in (a, b)]
-    return cdist(*words, scorer=Levenshtein.normalized_distance, dtype=np.float32)
 
 
 def rhythm_differs(a: np.ndarray, b: np.ndarray, run: Run) -> float:
@@ -128,14 +119,14 @@ def strengths(run: Run) -> Rows:
         changed, rhythm, scale = [], [], []
         for riff in given:
             found = run.draw(from_riff.vary(run.vae, riff, run.wish(), strength), max(2, run.count // 100))
-            changed.append(edits(found, riff[None], run).mean())
+            changed.append(riff_distances(found, riff[None], run.vae.tokenizer).mean())
             rhythm.append(rhythm_differs(found, riff[None], run))
             scale.append(np.nanmean(scale_consistency(found, run.vae.tokenizer)))
         rows[f"vary --strength {strength:g}"] = [float(np.mean(column)) for column in (changed, rhythm, scale)]
     tokens, song = run.riffs.train_tokens, run.riffs.train_song
     same = (song[:, None] == song) & ~np.eye(len(song), dtype=bool)
     first, second = np.nonzero(same)
-    between = edits(tokens, tokens, run)
+    between = riff_distances(tokens, tokens, run.vae.tokenizer)
     scale = float(np.nanmean(scale_consistency(tokens, run.vae.tokenizer)))
     rows["people: two riffs of a song"] = [float(between[same].mean()), rhythm_differs(tokens[first], tokens[second], run), scale]
     first, second = np.nonzero(song[:, None] != song)
@@ -213,7 +204,7 @@ def ways(run: Run) -> Rows:
             way = from_riff.interpolate(
                 run.vae, run.diffusion, (a, b), steps, strength, run.seed + number, SAMPLE, RiffRules(run.vae.tokenizer)
             )
-            apart = edits(way, way, run)
+            apart = riff_distances(way, way, run.vae.tokenizer)
             near.append(np.diag(apart, 1).mean())
             middle.append(np.diag(apart, steps // 2).mean())
             far.append(apart[0, -1])
@@ -223,19 +214,18 @@ def ways(run: Run) -> Rows:
 
 def verses(run: Run) -> Rows:
     """AABA: how far repeats and contrasts lie from the idea; leaps at the joins."""
-    repeats, contrasts, leaps = [], [], []
+    repeats, contrasts, joins = [], [], []
     sections, each = parse_form("AABA", 16, run.vae.tokenizer.bars)
     for number, idea in enumerate(run.riffs.held_out_tokens[: max(2, min(24, run.count // 40))]):
         wish = dataclasses.replace(run.wish(None, idea, True), strength=Arrange.strength)
         verse = arrange(
             run.vae, run.diffusion, idea, sections, each, run.seed + number, SAMPLE, wish, lambda tokens: np.zeros(len(tokens), dtype=bool)
         )
-        apart = edits(np.stack([part.tokens for part in verse]), idea[None], run)[:, 0]
+        apart = riff_distances(np.stack([part.tokens for part in verse]), idea[None], run.vae.tokenizer)[:, 0]
         repeats.append(np.mean([d for d, part in zip(apart[1:], verse[1:], strict=True) if part.letter == "A"]))
         contrasts.append(np.mean([d for d, part in zip(apart, verse, strict=True) if part.letter == "B"]))
-        ends = [part.tokens[(part.tokens > 0) & (part.tokens < 128)] for part in verse]
-        leaps += [abs(int(b[0]) - int(a[-1])) for a, b in itertools.pairwise(ends) if len(a) and len(b)]
-    return {"verses": [float(np.mean(repeats)), float(np.mean(contrasts)), float(np.mean(leaps)), float(np.max(leaps))]}
+        joins += leaps(verse)
+    return {"verses": [float(np.mean(repeats)), float(np.mean(contrasts)), float(np.mean(joins)), float(np.max(joins))]}
 
 
 def directions(run: Run) -> Rows:
@@ -259,7 +249,7 @@ def picks(run: Run) -> Rows:
     """16 of 200 riffs: how new, and how different from each other."""
     tokens = run.draw(run.wish(), 200)
     distance = TrainingRiffs(run.known, [""] * len(run.known), run.vae.tokenizer).distances(tokens)[1]
-    apart = edits(tokens, tokens, run)
+    apart = riff_distances(tokens, tokens, run.vae.tokenizer)
 
     def judged(index: np.ndarray) -> list[float]:
         among = apart[np.ix_(index, index)][~np.eye(len(index), dtype=bool)]

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from config import MAX_PITCH, GuitarConfig, UserError, run_script
-from midi_utils import parse_pitch, pitch_name
+from midi_utils import parse_pitch, pitch_class_name, pitch_name
 
 # Known by name. Strings from the lowest to the highest; a digit is an octave (E2 is MIDI 40).
 TUNINGS: dict[str, str] = {
@@ -143,7 +143,7 @@ def parse_tuning(text: str) -> tuple[int, ...]:
 
 def tuning_name(strings: Sequence[int]) -> str:
     """The name of a tuning and its letters, or the letters alone: `drop-d (DADGBE)`."""
-    letters = "".join(pitch_name(pitch).rstrip("-0123456789") for pitch in strings)
+    letters = "".join(pitch_class_name(pitch) for pitch in strings)
     return next((f"{name} ({letters})" for name in TUNINGS if parse_tuning(name) == tuple(strings)), letters)
 
 

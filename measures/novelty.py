@@ -184,6 +184,12 @@ def riff_events(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarr
     return codes
 
 
+def riff_distances(a: np.ndarray, b: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """How far each riff is from each other, as in TrainingRiffs.nearest. a: int [n, T], b: int [m, T] -> float32 [n, m], 0..1"""
+    words = [["".join(map(chr, (events + _FIRST_LETTER).tolist())) for events in riff_events(riffs, tokenizer)] for riffs in (a, b)]
+    return cdist(*words, scorer=Levenshtein.normalized_distance, dtype=np.float32)
+
+
 def riff_steps(tokens: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarray]:
     """Each riff as (steps, interval) from a note to the next: free of place and key. int64 [notes - 1] each, negative to stand
     apart from riff_events"""

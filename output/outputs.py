@@ -108,11 +108,11 @@ def mention_others(folder: Path, noun: str, ours: Sequence[Path]) -> None:
 
 
 def report_redrawn(
-    noun: str, seeds: Sequence[int], attempts: np.ndarray, refused: Sequence[int], max_copy: float, attempts_made: int
+    noun: str, attempts: np.ndarray, refused: Sequence[int], max_copy: float, attempts_made: int
 ) -> int:  # fmt: skip
     """Say what was drawn again and what could not be had. -> exit status"""
     if (attempts > 0).any():
-        print(f"drawn again because they copied too much (--max-copy {max_copy:g}): {int((attempts > 0).sum())} of {len(seeds)}")
+        print(f"drawn again because they copied too much (--max-copy {max_copy:g}): {int((attempts > 0).sum())} of {len(attempts)}")
     if refused:
         shown = ", ".join(map(str, refused[:8])) + ", ..." * (len(refused) > 8)
         print(

@@ -117,4 +117,4 @@ def write_pieces(options: Sample, seeds: list[int], device: torch.device) -> int
         print(f"entropy: of pitch classes, bits; 4-grams: share of passages of four tokens heard before; copied: in one passage{given}")
         print(f"{folder}: one file for each piece, {program_name(program)}, and how it was made (.json)")
     mention_others(folder, "piece", [file for file, attempt in zip(paths, attempts, strict=True) if attempt >= 0])
-    return report_redrawn("piece", seeds, attempts, refused, options.max_copy, MAX_ATTEMPTS)
+    return report_redrawn("piece", attempts, refused, options.max_copy, MAX_ATTEMPTS)

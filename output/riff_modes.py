@@ -267,8 +267,6 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     wish = settled(wish, steer, more_comes=isinstance(options, Continue))
     made_with = record_of(options, model, wish, given)
     made_with["steering"]["key"] = key.name if key else None
-    if hasattr(options, "strength"):
-        made_with["steering"]["strength"] = options.strength  # type: ignore[attr-defined]
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
     stem = "_to_".join(one.path.stem[:80] for one in given) or "new"
 
@@ -304,7 +302,7 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     say_long(long, made_with, tokenizer)
     print(f"{folder}: {plural(len(outputs), 'file')}, how they were made (.json), with {kinds_written(options, tokenizer)}")
     say_guitar(options, model, [riff for output in outputs for riff in as_riffs(output, made_with["bpm"], made_with["program"])])
-    return report_redrawn("riff", seeds, attempts, refused, options.max_copy, MAX_ATTEMPTS)
+    return report_redrawn("riff", attempts, refused, options.max_copy, MAX_ATTEMPTS)
 
 
 def require_files(options: FromRiff) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def write_outputs(options: Generate, model: RiffModel, outputs: Sequence[Output]
     tokenizer, bpm, program = model.tokenizer, made_with["bpm"], made_with["program"]
     new = np.stack([output.tokens[-1] for output in outputs])
     own, base = riffs_by_origin(model.content, tokenizer)
-    among = {"nearest": (own, own.nearest(new)) if own else None, "nearest_in_base_model": (base, base.nearest(new)) if base else None}
+    among = {"nearest": (own, own.nearest(new)), "nearest_in_base_model": (base, base.nearest(new)) if base else None}
     for i, output in enumerate(outputs):
         riffs = as_riffs(output, bpm, program)
         facts = {"riff": describe(output.tokens[-1], tokenizer)} if len(riffs) == 1 else {}

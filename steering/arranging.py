@@ -100,9 +100,7 @@ def arrange(
             asked = dataclasses.replace(wish, rules=rules, start=None, strength=1.0)
             made, count = "contrast", CONTRASTS
         state = np.random.SeedSequence([seed, ARRANGED, number]).generate_state(count, np.uint64)
-        tokens = _write(
-            vae, diffusion, [int(s) for s in state], sample, asked, [part.tokens for part in parts], too_close, model is not None
-        )
+        tokens = _write(vae, diffusion, [int(s) for s in state], sample, asked, [part.tokens for part in parts], too_close)
         parts.append(Part(tokens, letter, made))
         latest[letter, place] = number
     return parts
@@ -126,7 +124,6 @@ def _write(
     wish: Wish,
     played: Sequence[np.ndarray],
     too_close: TooClose,
-    variation: bool,
 ) -> np.ndarray:
     """One riff, [T]: of those drawn the furthest from what was played. What copies too much never; a repeat if nothing else comes."""
     before = TrainingRiffs(np.stack(played), [""] * len(played), vae.tokenizer)
@@ -140,7 +137,7 @@ def _write(
             return found[np.argmax(np.where(good, far, -1.0))]
         if repeat is None and allowed.any():
             repeat = found[np.argmax(allowed)]
-        if variation:  # too little room at this strength: a little more
+        if wish.start is not None:  # too little room at this strength: a little more
             wish = dataclasses.replace(wish, strength=min(1.0, wish.strength + 0.05))
     if repeat is None:
         raise UserError(f"arrange: {MAX_ATTEMPTS} attempts all copied more than --max-copy; allow more")

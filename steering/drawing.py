@@ -20,7 +20,7 @@ from torch import Tensor
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig
 from models import LatentDiffusion, RiffVAE
-from sampling import CHUNK, View, decode, decode_weighed, denoising_times, sample_latents
+from sampling import CHUNK, View, decode, decode_weighed, denoising_times, random_numbers, sample_latents
 from steering.attributes import measure
 from steering.keys import Key, estimate_key
 from steering.rules import Impossible, RiffRules, kept_rhythm
@@ -92,10 +92,9 @@ def _draw_with_end(
         except Impossible:
             left.append(i)
             continue
-        uniform = np.random.default_rng(np.random.SeedSequence([seed, 0, attempt])).random(vae.tokenizer.steps, dtype=np.float32)
-        z, numbers = (torch.from_numpy(np.repeat(row[None], CHUNK, axis=0)) for row in (drawn.z[i], uniform))
-        device = next(vae.parameters()).device
-        again, weight = decode_weighed(vae, z.to(device), numbers.to(device), tempered(sample, wish), rules)
+        uniform, _ = random_numbers(vae, [[seed, 0, attempt]] * CHUNK, 0)
+        same = torch.from_numpy(drawn.z[i]).to(uniform).expand(CHUNK, -1)
+        again, weight = decode_weighed(vae, same, uniform, tempered(sample, wish), rules)
         tokens[i], weights[i] = again[0].cpu().numpy(), float(weight[0])
     z = drawn.z.copy()
     if left:
@@ -131,18 +130,15 @@ def _draw_chunk(
     vae: RiffVAE, diffusion: LatentDiffusion | None, rows: Sequence[tuple[int, int]], sample: SampleConfig, wish: Wish, attempt: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One riff for each (seed, candidate), at most CHUNK. -> tokens, z, weights"""
-    device = next(vae.parameters()).device
     padded = [*rows, *([rows[-1]] * (CHUNK - len(rows)))]
     # The first candidate has the numbers of sample_riffs: with nothing asked, seed 7 is the same riff as ever.
-    rngs = [np.random.default_rng(np.random.SeedSequence([seed, 0, attempt] + [number] * (number > 0))) for seed, number in padded]
-    uniform = torch.from_numpy(np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])).to(device)
+    entropy = [[seed, 0, attempt] + [number] * (number > 0) for seed, number in padded]
     times = times_of(diffusion, sample, 1.0 if wish.start is None else wish.strength)
     draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
-    normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
-    noise = torch.from_numpy(normal).to(device)  # [draws, B, Z]
+    uniform, noise = random_numbers(vae, entropy, draws)
     z = latents(vae, diffusion, noise, times, sample, wish)
     if wish.shift is not None:
-        z = z + wish.shift.to(device)
+        z = z + wish.shift.to(z)
     sample = tempered(sample, wish)
     if wish.key is not None:
         z = moved_to_key(vae, z, uniform, sample, wish.key, wish.rules)

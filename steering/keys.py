@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import midi_utils
 from config import MAX_PITCH, TokenizerConfig, UserError, run_script
-from midi_utils import pitch_name, tokens_to_notes
+from midi_utils import parse_pitch, pitch_class_name, tokens_to_notes
 
 SCALES: dict[str, tuple[int, ...]] = {  # semitones above the tonic
     "major": (0, 2, 4, 5, 7, 9, 11),
@@ -33,16 +32,18 @@ SCALES: dict[str, tuple[int, ...]] = {  # semitones above the tonic
 }
 _ALIASES = {"": "major", "maj": "major", "ionian": "major", "m": "minor", "min": "minor", "aeolian": "minor", "natural-minor": "minor"}
 _ALIASES |= {"pentatonic": "minor-pentatonic", "minor-blues": "blues"}
-_LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-_NOTE = r"([a-g])([#b♯♭]?)"
+_NOTE = r"([a-g][#b]?)"
 
-# How well a pitch class fits a key, from its tonic up (Krumhansl & Kessler 1982): major, minor.
+# How well a pitch class fits a key, from its tonic up (Krumhansl & Kessler 1982): major, minor; and the same for all 24 keys, major first,
+# each of mean 0 and length 1, so that a product with weights ranks the keys as correlations do.
 _PROFILES = np.array(
     [
         [6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88],
         [6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17],
     ]
 )
+_CENTRED = _PROFILES - _PROFILES.mean(axis=1, keepdims=True)
+_KEYS = np.stack([np.roll(row / np.linalg.norm(row), tonic) for row in _CENTRED for tonic in range(12)])
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,16 @@ class Key:
 
     @property
     def name(self) -> str:
-        return f"{_class_name(self.tonic)} {self.scale}"
+        return f"{pitch_class_name(self.tonic)} {self.scale}"
 
 
-def _class_name(pitch_class: int) -> str:
-    return pitch_name(pitch_class + 12).rstrip("-0123456789")
+def _plain(text: str) -> str:
+    return text.strip().replace("♯", "#").replace("♭", "b")
 
 
-def _class_of(letter: str, accidental: str) -> int:
-    return (_LETTERS[letter.lower()] + {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}[accidental]) % 12
+def _class_of(name: str) -> int:
+    """The pitch class of a letter with its sharp or flat."""
+    return parse_pitch(name + "4") % 12
 
 
 def parse_key(key: str, scale: str = "") -> Key:
@@ -79,14 +81,16 @@ def parse_key(key: str, scale: str = "") -> Key:
     Raises:
         UserError: no such key or scale.
     """
-    match = re.fullmatch(rf"\s*{_NOTE}\s*([\w\s-]*)", key, flags=re.IGNORECASE)
-    words = re.sub(r"[\s_-]+", "-", (scale or (match[3] if match else "")).strip()).lower()
-    words = words if (match is None or match[3].strip() != "M") else "major"
+    match = re.fullmatch(rf"{_NOTE}\s*([\w\s-]*)", _plain(key), flags=re.IGNORECASE)
+    if match and match[2] and scale:
+        raise UserError(f"--key {key[:40]} --scale {scale[:40]}: name two scales; give the tonic alone to --key, such as E")
+    words = scale or (match[2] if match else "")
+    words = "major" if words == "M" else re.sub(r"[\s_-]+", "-", words.strip()).lower()
     name = _ALIASES.get(words, words)
     if match is None or name not in SCALES:
         flag = f"--scale {scale[:40]}" if scale and match is not None else f"--key {key[:40]}"
         raise UserError(f"{flag}: give a tonic and a scale, such as 'E minor'; scales: {', '.join(SCALES)}")
-    return Key(_class_of(match[1], match[2]), name)
+    return Key(_class_of(match[1]), name)
 
 
 def parse_one_pitch(flag: str, text: str) -> int:
@@ -108,12 +112,12 @@ def parse_pitches(flag: str, text: str) -> frozenset[int]:
         UserError: something else.
     """
     found: set[int] = set()
-    for word in (part.strip().replace("♯", "#").replace("♭", "b") for part in text.split(",")):
+    for word in map(_plain, text.split(",")):
         if match := re.fullmatch(_NOTE, word, flags=re.IGNORECASE):
-            found |= set(range(_class_of(match[1], match[2]) or 12, MAX_PITCH + 1, 12))
+            found |= set(range(_class_of(match[1]) or 12, MAX_PITCH + 1, 12))
             continue
         try:
-            pitch = int(word) if word.isdecimal() else midi_utils.parse_pitch(word)
+            pitch = int(word) if word.isdecimal() else parse_pitch(word)
         except ValueError:
             pitch = 0
         if not 1 <= pitch <= MAX_PITCH:
@@ -133,15 +137,14 @@ def estimate_key(tokens: np.ndarray, tokenizer: TokenizerConfig) -> Key:
         return Key(0, "chromatic")
     weight = np.bincount(pitch % 12, weights=end - start, minlength=12).astype(float)
     weight[pitch[[0, -1]] % 12] += tokenizer.steps_per_beat
-    scores = np.array([[np.corrcoef(np.roll(profile, tonic), weight)[0, 1] for tonic in range(12)] for profile in _PROFILES])
-    mode, tonic = np.unravel_index(np.nanargmax(scores), scores.shape)
-    key = Key(int(tonic), ("major", "minor")[mode])
+    mode, tonic = divmod(int(np.argmax(_KEYS @ weight)), 12)
+    key = Key(tonic, ("major", "minor")[mode])
     return Key(key.tonic, key.scale, frozenset(int(p) for p in np.unique(pitch % 12)) - key.classes)
 
 
 def main(argv: Sequence[str]) -> int:
     for scale in SCALES:
-        print(f"{scale:18s} E: {' '.join(_class_name(c) for c in ((4 + step) % 12 for step in SCALES[scale]))}")
+        print(f"{scale:18s} E: {' '.join(pitch_class_name(c) for c in ((4 + step) % 12 for step in SCALES[scale]))}")
     return 0
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 
 from config import PickBy, TokenizerConfig
 from measures.distances import riff_features, squared_distances, standardize
-from measures.novelty import riff_events
+from measures.novelty import riff_distances
 from steering.attributes import measure
 
 BY = get_args(PickBy)
@@ -53,8 +51,7 @@ def pick(quality: np.ndarray, tokens: np.ndarray, count: int, tokenizer: Tokeniz
     Returns:
         int64 [count], in the order taken.
     """
-    words = ["".join(map(chr, (events + 0x10000).tolist())) for events in riff_events(tokens, tokenizer)]
-    apart = cdist(words, words, scorer=Levenshtein.normalized_distance, dtype=np.float32)
+    apart = riff_distances(tokens, tokens, tokenizer)
     rank = np.argsort(np.argsort(quality, kind="stable"), kind="stable") / max(1, len(quality) - 1)
     taken = [int(np.argmax(rank))]
     while len(taken) < min(count, len(quality)):

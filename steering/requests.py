@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import numpy as np
 
@@ -57,8 +56,6 @@ def asked_key(steer: SteerConfig, given: np.ndarray | None, tokenizer: Tokenizer
         raise UserError("--key own: there is no riff to take it from; give a key such as 'E minor'")
     if word == ANY or (not word and (given is None or not keep)):
         return None
-    if steer.scale and re.search(r"[^\s#b♯♭A-Ga-g]|[A-Ga-g][#b♯♭]?\s*m", steer.key):
-        raise UserError(f"--key {steer.key[:40]} --scale {steer.scale[:40]}: name two scales; give the tonic alone to --key, such as E")
     return estimate_key(given, tokenizer) if word in ("", OWN) and given is not None else parse_key(steer.key, steer.scale)
 
 

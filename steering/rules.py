@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,8 +66,8 @@ class RiffRules:
     """The automaton of some demands.
 
     Attributes:
-        following: int16 [T, states, V], the state after a token, -1 where it is not allowed.
-        allowed: bool [T, states, V]; in every state that can be reached some token is.
+        following: int16 [T, states, V], the state after a token, -1 where it is not allowed; in every state that can be reached some
+            token is.
     """
 
     def __init__(self, tokenizer: TokenizerConfig, demands: Demands | None = None) -> None:
@@ -101,7 +100,7 @@ class RiffRules:
         following = np.full((tokenizer.steps, self.states, tokenizer.vocab_size), -1, dtype=np.int16)
         kinds = np.ones((tokenizer.steps, 3), dtype=bool) if d.kinds is None else d.kinds
         fixed = np.full(tokenizer.steps, FREE) if d.fixed is None else d.fixed
-        pitch = np.arange(1, MAX_PITCH + 1)
+        pitch, outside = np.arange(1, MAX_PITCH + 1), ~d.pitches[1:]
         first = np.ones(MAX_PITCH, dtype=bool) if d.first is None else np.isin(pitch, list(d.first))
         last = np.isin(pitch, list(d.last)) if d.last is not None else np.ones(MAX_PITCH, dtype=bool)
         for state in range(self.states):
@@ -122,7 +121,7 @@ class RiffRules:
             for step in range(tokenizer.steps):
                 here = (before if step < d.opens else row).copy()
                 if fixed[step] == FREE:
-                    here[1 : MAX_PITCH + 1][~self.demands.pitches[1:] | ~kinds[step, ONSETS]] = -1
+                    here[1 : MAX_PITCH + 1][outside | ~kinds[step, ONSETS]] = -1
                     here[REST] = here[REST] if kinds[step, RESTS] else -1
                     if tokenizer.hold_token and not kinds[step, HOLDS]:
                         here[HOLD] = -1
@@ -144,10 +143,6 @@ class RiffRules:
             rows[(rows >= 0) & ~good[rows]] = -1
             good = rows.max(axis=1) >= 0
 
-    @cached_property
-    def allowed(self) -> np.ndarray:
-        return self.following >= 0
-
     def obeys(self, tokens: np.ndarray) -> bool:
         """Whether a riff meets the demands. tokens: int [T]"""
         state = self.start
@@ -156,19 +151,6 @@ class RiffRules:
             if state < 0:
                 return False
         return True
-
-    @property
-    def sets(self) -> np.ndarray:
-        """Which tokens each step may hold in some riff: bool [T, V]."""
-        reached = np.zeros(self.states, dtype=bool)
-        reached[self.start] = True
-        sets = np.empty((self.tokenizer.steps, self.tokenizer.vocab_size), dtype=bool)
-        for step in range(self.tokenizer.steps):
-            rows = self.following[step][reached]
-            sets[step] = (rows >= 0).any(axis=0)
-            reached = np.zeros(self.states, dtype=bool)
-            reached[rows[rows >= 0]] = True
-        return sets
 
 
 def riff_rules(tokenizer: TokenizerConfig, demands: Demands) -> RiffRules:
