@@ -40,13 +40,14 @@ from config import (
     run_script,
 )
 from dataset import load_riffs
+from diffusion import LatentDiffusion
 from files import write_file
 from guitar.fretboard import finger, fretboard
 from guitar.sound import render
 from language_model import LanguageModel
 from lm_sampling import EventGrammar, continue_sequences
 from midi_utils import riffs_to_midi, tokens_to_notes
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from output.outputs import companions
 from pieces import Vocabulary, event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
@@ -108,7 +109,7 @@ def training_rate(folder: Path, script: str, steps: int, *flags: str) -> float:
     return next(value for line in log for name, value in line.items() if name.endswith("_per_second"))
 
 
-def sampling_seconds(vae: RiffVAE, diffusion: LatentDiffusion, count: int) -> float:
+def sampling_seconds(vae: MusicVAE, diffusion: LatentDiffusion, count: int) -> float:
     begin = time.perf_counter()
     sample_riffs(vae, diffusion, range(count), SampleConfig())
     return time.perf_counter() - begin
@@ -202,7 +203,7 @@ def measure_language_model(repeats: int) -> dict[str, dict[str, float]]:
 def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
     """Training and sampling rates of the default preset; untrained weights cost what trained ones do."""
     options = preset_options(TrainVAE, "riff_2bar")
-    vae = RiffVAE(options.model, options.tokenizer).eval()
+    vae = MusicVAE(options.model, options.tokenizer).eval()
     diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
     with tempfile.TemporaryDirectory() as name:
         run = Path(name)

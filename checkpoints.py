@@ -23,13 +23,14 @@ from torch import Tensor
 
 from config import DataConfig, DiffusionConfig, EventConfig, LMConfig, TokenizerConfig, UserError, VAEConfig
 from dataset import RiffData, load_riffs
+from diffusion import LatentDiffusion
 from files import write_file
 from language_model import LanguageModel
 from measures.novelty import TrainingRiffs
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from pieces import vocabulary
 
-FORMAT = 1
+FORMAT = 2
 BASE_NAME = "base model: "  # before the names of riffs that a model was not trained on itself
 VAE_KIND, DIFFUSION_KIND, LM_KIND = "riff_vae", "latent_diffusion", "language_model"
 MAKER = {VAE_KIND: "train_vae.py", DIFFUSION_KIND: "train_diffusion.py", LM_KIND: "train_lm.py"}
@@ -90,10 +91,20 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise UserError(f"{path}: is a {content['kind']} checkpoint, a {kind} one is needed; {maker} writes it")
     if content["format"] > FORMAT:
         raise UserError(f"{path}: was written by a newer version of this project (format {content['format']}); update the project")
+    if content["format"] == 1 and kind == VAE_KIND and "weights" in content:
+        content["weights"] = {_renamed(name): weight for name, weight in content["weights"].items()}
     missing = [key for key in REQUIRED[kind] if key not in content]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)} in it; train it again with this version: {maker} --restart")
     return content
+
+
+def _renamed(name: str) -> str:
+    """What a weight of format 1 is called since riffs are one representation of several."""
+    for old, new in (("embedding.", "embedding.parts.0."), ("encoder.gru.", "encoder.rnn."), ("decoder.gru.", "decoder.layers.rnn.")):
+        if name.startswith(old) and not name.startswith(("embedding.in_bar.", "embedding.bar.")):
+            return new + name.removeprefix(old)
+    return name
 
 
 def build_config(kind: type[Config], values: Mapping[str, Any], path: str | os.PathLike[str]) -> Config:
@@ -130,7 +141,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], path: st
 
 def load_model(
     path: str | os.PathLike[str], kind: str, device: str = "cpu"
-) -> tuple[RiffVAE | LatentDiffusion | LanguageModel, dict[str, Any]]:
+) -> tuple[MusicVAE | LatentDiffusion | LanguageModel, dict[str, Any]]:
     """Rebuild a trained model from its checkpoint, ready for evaluation.
 
     Args:
@@ -143,10 +154,10 @@ def load_model(
         UserError: see read_checkpoint.
     """
     content = read_checkpoint(path, kind)
-    model: RiffVAE | LatentDiffusion | LanguageModel
+    model: MusicVAE | LatentDiffusion | LanguageModel
     if kind == VAE_KIND:
         tokenizer = build_config(TokenizerConfig, content["tokenizer"], path)
-        model = RiffVAE(build_config(VAEConfig, content["model"], path), tokenizer)
+        model = MusicVAE(build_config(VAEConfig, content["model"], path), tokenizer)
     elif kind == LM_KIND:
         config = build_config(LMConfig, content["model"], path)
         tokenizer, events = build_config(TokenizerConfig, content["tokenizer"], path), build_config(EventConfig, content["events"], path)
@@ -157,14 +168,14 @@ def load_model(
     return model.to(device).eval(), content
 
 
-def load_vae(path: str | os.PathLike[str], device: str = "cpu") -> tuple[RiffVAE, dict[str, Any]]:
+def load_vae(path: str | os.PathLike[str], device: str = "cpu") -> tuple[MusicVAE, dict[str, Any]]:
     """load_model for a riff VAE."""
     model, content = load_model(path, VAE_KIND, device)
-    assert isinstance(model, RiffVAE)
+    assert isinstance(model, MusicVAE)
     return model, content
 
 
-def load_diffusion(path: str | os.PathLike[str], vae: RiffVAE, device: str = "cpu") -> tuple[LatentDiffusion, dict[str, Any]]:
+def load_diffusion(path: str | os.PathLike[str], vae: MusicVAE, device: str = "cpu") -> tuple[LatentDiffusion, dict[str, Any]]:
     """load_model for a latent diffusion model, which must have been trained on this very VAE.
 
     Raises:

@@ -21,6 +21,10 @@ PickBy = Literal["novelty", "typicality", "density", "rests", "syncopation", "ra
 REST = 0  # token: nothing sounds on this step
 HOLD = 128  # token: the note before goes on (only in vocabularies with a hold token)
 MAX_PITCH = 127  # tokens 1..127 are MIDI pitches; pitch 0 cannot be written, it would read as a rest
+DRUM_CLASSES = ("kick", "snare", "closed hat", "open hat", "low tom", "mid tom", "high tom", "crash", "ride")
+DRUM_TOKENS = 2 ** len(DRUM_CLASSES)  # any of the classes together, as the bits of a number, kick lowest
+GROOVE_SIZE = 3 * len(DRUM_CLASSES)  # hits, velocities, offsets
+TRIO_PARTS = ("melody", "bass", "drums")
 
 VAE_FILE = "riff_vae.pth"
 DIFFUSION_FILE = "latent_diffusion.pth"
@@ -56,16 +60,20 @@ def require_finite(options: Any) -> None:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How two bars of music become tokens; stored in every checkpoint."""
+    """How some bars of music become numbers, step by step; stored in every checkpoint."""
 
     bars: int = 2  # length of one riff in bars of 4/4
     steps_per_beat: int = 4  # grid: 4 steps per quarter note are sixteenths
     hold_token: bool = True  # True: token 128 carries a note on, so repeated notes survive; False: sounding steps repeat their pitch
     policy: Literal["lowest", "highest", "reject"] = "lowest"  # which note of a chord becomes the line; reject refuses riffs with chords
+    representation: Literal["mono", "drums", "groove", "trio"] = "mono"  # one line; drum tokens; played drums; melody, bass and drums
+    given: Literal["all", "hits", "taps"] = "all"  # groove: what the encoder is shown: all, the score (humanize), or taps on one drum
 
     def __post_init__(self) -> None:
         require(1 <= self.bars <= 64, f"--bars {self.bars}: a riff has 1 to 64 bars")
         require(1 <= self.steps_per_beat <= 24, f"--steps-per-beat {self.steps_per_beat}: give 1 to 24 steps per quarter note")
+        playing = self.given == "all" or self.representation == "groove"
+        require(playing, f"--given {self.given}: is for --representation groove, here {self.representation}")
 
     @property
     def steps_per_bar(self) -> int:
@@ -77,9 +85,25 @@ class TokenizerConfig:
         return self.bars * self.steps_per_bar
 
     @property
-    def vocab_size(self) -> int:
-        """Rest, 127 pitches and, if used, hold."""
+    def line_size(self) -> int:
+        """Tokens of a line: rest, 127 pitches and, if used, hold."""
         return HOLD + 1 if self.hold_token else MAX_PITCH + 1
+
+    @property
+    def vocab_sizes(self) -> tuple[int, ...]:
+        """Number of tokens of each part; none for groove vectors."""
+        line = self.line_size
+        return {"mono": (line,), "drums": (DRUM_TOKENS,), "groove": (), "trio": (line, line, DRUM_TOKENS)}[self.representation]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens of a representation that has one part.
+
+        Raises:
+            ValueError: it has none, or several.
+        """
+        (size,) = self.vocab_sizes
+        return size
 
 
 @dataclass(frozen=True)
@@ -116,6 +140,56 @@ class DataConfig:
         require(0 <= self.rotate <= 1, f"--rotate {self.rotate}: give a share from 0 to 1")
         require(self.most_riffs >= 0, f"--most-riffs {self.most_riffs}: give 0 (all) or more")
         require(0 <= self.split_seed <= MAX_SEED, f"--split-seed {self.split_seed}: give 0 to {MAX_SEED}")
+
+
+@dataclass(frozen=True)
+class SongConfig:
+    """Which windows of whole songs are trained on, where the data are songs and not riffs."""
+
+    songs: bool = False  # the files are whole songs: their windows are cut once, into one token file, and reused
+    hop: int = 0  # bars from one window to the next; 0: the length of a window
+    programs: str = ""  # MIDI programs of the lines that are read, such as 32-39 (basses) or 0-31,80; empty: all but drums
+    bass_programs: str = "32-39"  # of a trio's bass
+    track: str = ""  # the line to read, by number or a part of its name, where several would do; empty: every one of them
+    kit: Literal["general", "roland"] = "general"  # which drum each pitch is: General MIDI, or the Roland kit of the Groove recordings
+    min_notes_per_bar: float = 2.0  # a window with fewer note onsets per bar is left out
+    max_windows: int = 0  # take so many windows at most, song by song; 0 takes all
+    song_pattern: str = ""  # what names the song in a file's path, as a regular expression's first group; empty: each file is a song
+    genre: str = ""  # Groove file names: take this genre alone, such as rock (rock-folk counts)
+    beat_type: Literal["", "beat", "fill"] = ""  # Groove file names: beats or fills alone
+    meter: str = ""  # Groove file names: this time signature alone, such as 4-4
+    recursive: bool = True  # look into subfolders too
+    workers: int = 0  # processes that cut; 0: as many as cores
+    scheduler: str = ""  # address of a Dask scheduler (tcp://...), to cut on many machines
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require(0 <= self.hop <= 64, f"--hop {self.hop}: give 0 (the length of a window) to 64 bars")
+        require(0 <= self.workers <= 256, f"--workers {self.workers}: give 0 (all cores) to 256")
+        require(self.max_windows >= 0, f"--max-windows {self.max_windows}: give 0 (all) or more")
+        require(0 <= self.min_notes_per_bar <= 96, f"--min-notes-per-bar {self.min_notes_per_bar}: give 0 to 96")
+        for name in ("programs", "bass_programs"):
+            parse_programs(getattr(self, name), f"--{name.replace('_', '-')}")
+        try:
+            groups = re.compile(self.song_pattern).groups
+        except re.error as error:
+            raise UserError(f"--song-pattern {self.song_pattern}: no regular expression ({error})") from None
+        require(not self.song_pattern or groups == 1, f"--song-pattern {self.song_pattern}: give one group, in ( ), around the song's name")
+
+
+def parse_programs(text: str, flag: str) -> frozenset[int]:
+    """Read `0-31,80` as a set of MIDI programs; empty for all.
+
+    Raises:
+        UserError: the text is not a list of programs 0 to 127.
+    """
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        numbers = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
+        ends = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
+        require(ends[0] <= ends[1] <= 127, f"{flag} {text}: give MIDI programs 0 to 127, such as 32-39 or 0-31,80")
+        found |= set(range(ends[0], ends[1] + 1))
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -156,21 +230,50 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes of the riff VAE: with TokenizerConfig, all that is needed to rebuild it."""
+    """Sizes of the VAE: with TokenizerConfig, all that is needed to rebuild it."""
 
     embed_size: int = 64  # size of a token embedding
-    encoder_size: int = 160  # hidden units of the encoder GRU, per direction
-    decoder_size: int = 192  # hidden units of the decoder GRU
+    encoder_size: int = 160  # hidden units of the encoder, per direction
+    decoder_size: int = 192  # hidden units of the decoder
     z_size: int = 32  # size of the latent vector
     position_size: int = 16  # size of the embedding of a step's place in the bar and in the riff; 0 for none
     summary_size: int = 8  # numbers per step that the encoder hands to z's mean and variance, with their place; 0 for none
     plan_size: int = 16  # numbers per step that the decoder reads off z for that step; 0 for none
+    cell: Literal["gru", "lstm"] = "gru"  # of encoder, decoder and conductor
+    encoder_layers: int = 1  # layers of the encoder
+    decoder_layers: int = 1  # layers of the decoder, and of the conductor
+    level_lengths: str = ""  # hierarchical decoder: segments, and steps in each, such as 16,16; empty: a flat decoder
+    conductor_size: int = 256  # hierarchical decoder: hidden units of the conductor, whose output stands for a segment
+    segment_feedback: bool = False  # hierarchical decoder: the conductor is told how the segment before ended; slower
 
     def __post_init__(self) -> None:
-        for name in ("embed_size", "encoder_size", "decoder_size", "z_size"):
+        for name in ("embed_size", "encoder_size", "decoder_size", "z_size", "conductor_size"):
             require(1 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to {MAX_SIZE}")
         for name in ("position_size", "summary_size", "plan_size"):
             require(0 <= getattr(self, name) <= MAX_SIZE, f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 to {MAX_SIZE}")
+        for name in ("encoder_layers", "decoder_layers"):
+            require(1 <= getattr(self, name) <= 16, f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 to 16")
+        good = not self.level_lengths or (re.fullmatch(r"\d{1,4},\d{1,4}", self.level_lengths) and min(self.levels) > 0)
+        require(bool(good), f"--level-lengths {self.level_lengths}: give segments and steps in each, such as 16,16, or nothing")
+
+    @property
+    def levels(self) -> tuple[int, int] | None:
+        """Segments, and steps in each; None for a flat decoder."""
+        if not self.level_lengths:
+            return None
+        segments, steps = self.level_lengths.split(",")
+        return int(segments), int(steps)
+
+    def require_fit(self, tokenizer: TokenizerConfig) -> None:
+        """
+        Raises:
+            UserError: the segments do not add up to the sequence.
+        """
+        if self.levels:
+            product = self.levels[0] * self.levels[1]
+            require(
+                product == tokenizer.steps, f"--level-lengths {self.level_lengths}: make {product} steps, here there are {tokenizer.steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -181,17 +284,20 @@ class VAETrainConfig:
     steps: int = 1200  # optimizer steps in all
     batch_size: int = 64  # riffs per step, over all processes
     lr: float = 1e-3  # peak learning rate of Adam
-    lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay)
+    lr_final: float = 0.05  # learning rate at the end, as a share of the peak (cosine decay, or the floor of an exponential one)
+    lr_decay: float = 0.0  # exponential decay: the learning rate is multiplied by this at each step (.9999); 0 is cosine decay
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
     beta: float = 0.1  # weight of the KL term; light from scratch, because the diffusion model is the prior
     beta_anneal: int = 300  # steps over which beta rises linearly from 0
+    beta_rate: float = 0.0  # beta rises as 1 - beta_rate ** step instead (.99999: slowly); 0 is linear
     free_bits: float = 0.0  # KL below this many bits per riff costs nothing
     dropout: float = 0.2  # dropout on embeddings and decoder outputs, 0 to below 1
     word_dropout: float = 0.1  # share of decoder inputs replaced by the start token, so that z must carry the riff
     patience: int = 400  # stop when the held-out objective has not improved for so many steps; 0 goes on to the end
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
+    sampling_rate: float = 0.0  # that share rises as 1 - k / (k + exp(step / k)) instead, with this k (1000: half of it at step 6900)
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -202,6 +308,9 @@ class VAETrainConfig:
         require(0 <= self.dropout < 1, f"--dropout {self.dropout}: give a share from 0 to below 1")
         require(0 <= self.word_dropout <= 1, f"--word-dropout {self.word_dropout}: give a share from 0 to 1")
         require(0 <= self.scheduled_sampling <= 1, f"--scheduled-sampling {self.scheduled_sampling}: give a share from 0 to 1")
+        require(self.sampling_rate >= 0, f"--sampling-rate {self.sampling_rate}: give 0 (linear) or a number of steps")
+        require(0 <= self.beta_rate < 1, f"--beta-rate {self.beta_rate}: give 0 (linear) to below 1")
+        require(0 <= self.lr_decay <= 1, f"--lr-decay {self.lr_decay}: give 0 (cosine) to 1")
 
 
 @dataclass(frozen=True)

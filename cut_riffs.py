@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +28,7 @@ from dataset import plural, say, shown
 from files import make_room, require_ours, sha256, write_file
 from guitar.songs import CUT_MARK, SONG_SUFFIXES, cut_song, describe_song, read_song, song_riffs
 from midi_utils import MidiError
+from workers import in_chunks, time_limit
 
 RECORD = "cut_riffs.json"
 SECONDS_PER_SONG = 20  # beyond it a file is refused
@@ -70,29 +67,6 @@ class CutRiffs:
 
 
 # ---------------------------------------------------------------- one song, in a worker
-
-
-@contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Refuse a file that takes too long, where the system can tell (not on Windows, not outside the main thread)."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise MidiError("unreadable", f"reading it took more than {seconds} s")
-
-    try:
-        before = signal.signal(signal.SIGALRM, stop)
-    except ValueError:  # a thread of a Dask worker
-        yield
-        return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def cut_file(path: str, options: CutRiffs) -> dict[str, Any]:
@@ -163,40 +137,8 @@ def find_songs(paths: Sequence[str]) -> list[Path]:
 
 def cut_all(songs: Sequence[Path], options: CutRiffs) -> Iterator[dict[str, Any]]:
     """Every song in the order given, whoever cuts it."""
-    work: Callable[[Sequence[str]], list[dict[str, Any]]] = partial(cut_chunk, options=options)
-    chunks = [[str(path) for path in songs[at : at + CHUNK]] for at in range(0, len(songs), CHUNK)]
-    with executor(options, len(chunks)) as pool:
-        for chunk in pool.map(work, chunks) if pool is not None else map(work, chunks):
-            yield from chunk
-
-
-@contextmanager
-def executor(options: CutRiffs, chunks: int) -> Iterator[Executor | None]:
-    """A Dask scheduler's, a process pool's, or none where one process is enough.
-
-    Raises:
-        UserError: no Dask here, or no scheduler there.
-    """
-    if options.scheduler:
-        try:
-            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError("--scheduler: Dask is not installed; pip install distributed, here and on the workers") from None
-        try:
-            client = Client(options.scheduler, timeout=20)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--scheduler {options.scheduler}: no answer ({type(error).__name__}); start one with `dask scheduler`"
-            ) from None
-        with client:
-            yield client.get_executor()
-        return
-    workers = min(options.workers or os.cpu_count() or 1, chunks)
-    if workers <= 1:
-        yield None
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield pool
+    work = partial(cut_chunk, options=options)
+    return in_chunks(work, [str(path) for path in songs], CHUNK, options.workers, options.scheduler)
 
 
 def drop_duplicates(songs: Sequence[dict[str, Any]]) -> int:

@@ -91,6 +91,11 @@ class RiffData:
         return self.tokens[self.held_out]
 
     @property
+    def shown(self) -> dict[str, np.ndarray]:
+        """What final figures are about."""
+        return {"train": self.train_tokens, "held out": self.held_out_tokens}
+
+    @property
     def train_names(self) -> list[str]:
         return [name for name, out in zip(self.names, self.held_out, strict=True) if not out]
 

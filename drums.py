@@ -15,12 +15,10 @@ from typing import Literal
 import mido
 import numpy as np
 
-from config import TokenizerConfig, UserError, run_script
+from config import DRUM_CLASSES as CLASSES
+from config import DRUM_TOKENS, TokenizerConfig, UserError, run_script
 from midi_utils import TICKS_PER_BEAT, Bar, MidiError, MidiFile, MidiTrack, file_riffs, read_midi, timed_track
 
-CLASSES = ("kick", "snare", "closed hat", "open hat", "low tom", "mid tom", "high tom", "crash", "ride")
-DRUM_TOKENS = 2 ** len(CLASSES)  # any of the classes together
-GROOVE_SIZE = 3 * len(CLASSES)  # hits, velocities, offsets
 CHANNEL = 9  # of drums in General MIDI, counted from 0
 
 Kit = Literal["general", "roland"]

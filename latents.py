@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dataset import RiffData, augmented_batch, training_stream
-from models import RiffVAE
+from models import MusicVAE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LatentTable:
 
 
 @torch.inference_mode()
-def latent_table(vae: RiffVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
+def latent_table(vae: MusicVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
     """Encode riffs. tokens: int [riffs, T]"""
     parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in torch.from_numpy(tokens).split(1024)]
     mu, logvar = torch.cat(parts, dim=1)

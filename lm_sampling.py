@@ -13,8 +13,8 @@ from torch import Tensor
 
 from config import SampleConfig, TokenizerConfig
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, PITCHES, TIME_SHIFT
+from heads import inverse_cdf
 from language_model import LanguageModel, LanguageModelStepper
-from models import inverse_cdf
 from pieces import Vocabulary
 from sampling import CHUNK, RuleWalker, token_probabilities
 from steering.rules import RiffRules

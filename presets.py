@@ -28,6 +28,7 @@ from config import (
     PickBy,
     RunConfig,
     SampleConfig,
+    SongConfig,
     SoundConfig,
     SteerConfig,
     TokenizerConfig,
@@ -51,6 +52,7 @@ class TrainVAE:
     SECTIONS: ClassVar[dict[str, str]] = {
         "dataset": "dataset",
         "tokenizer": "tokenizer",
+        "songs": "songs",
         "model": "model",
         "train_vae": "train",
         "train_run": "run",
@@ -59,9 +61,15 @@ class TrainVAE:
     preset: str = "riff_2bar"  # starting point for all other options; `python presets.py` lists them
     run: TrainRunConfig = field(default_factory=TrainRunConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
+    songs: SongConfig = field(default_factory=SongConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: VAEConfig = field(default_factory=VAEConfig)
     train: VAETrainConfig = field(default_factory=VAETrainConfig)
+
+    def __post_init__(self) -> None:
+        self.model.require_fit(self.tokenizer)
+        plays_riffs = self.songs.songs or self.tokenizer.representation == "mono"
+        require(plays_riffs, f"--representation {self.tokenizer.representation}: is read from whole songs; give --songs too")
 
 
 @dataclass(frozen=True)
@@ -253,6 +261,112 @@ MODES: dict[str, type[Generate]] = {
 # ---------------------------------------------------------------- presets: differences from the defaults, smallest first
 
 CONDITIONS = ",".join(ATTRIBUTES)
+# What MusicVAE was published with (Roberts et al. 2018; magenta's music_vae/configs.py), apart from sizes: LSTMs that see z and the step
+# before and nothing else, Adam with exponential decay, free bits on the whole KL.
+_PUBLISHED: dict[str, Any] = {
+    "dataset.holdout": 0.1,
+    "songs.songs": True,
+    "model.cell": "lstm",
+    "model.position_size": 0,
+    "model.summary_size": 0,
+    "model.plan_size": 0,
+    "train_vae.init_from": "none",
+    "train_vae.steps": 200_000,
+    "train_vae.batch_size": 512,
+    "train_vae.lr_decay": 0.9999,
+    "train_vae.lr_final": 0.01,
+    "train_vae.warmup": 0,
+    "train_vae.beta": 0.2,
+    "train_vae.beta_anneal": 0,
+    "train_vae.dropout": 0.0,
+    "train_vae.word_dropout": 0.0,
+    "train_vae.patience": 0,
+}
+_SMALL: dict[str, Any] = {  # what trains on two cores
+    "dataset.holdout": 0.1,
+    "songs.songs": True,
+    "model.cell": "lstm",
+    "train_vae.init_from": "none",
+    "train_vae.patience": 0,
+}
+
+
+def _sizes(encoder: int, encoder_layers: int, decoder: int, decoder_layers: int, z: int, **more: Any) -> dict[str, Any]:
+    sizes = {
+        "encoder_size": encoder,
+        "encoder_layers": encoder_layers,
+        "decoder_size": decoder,
+        "decoder_layers": decoder_layers,
+        "z_size": z,
+    }
+    return {f"model.{name}": value for name, value in (sizes | more).items()}
+
+
+_MELODY: dict[str, Any] = {
+    "tokenizer.policy": "highest",
+    "dataset.low": 21,
+    "dataset.high": 108,
+    "dataset.transpose": 5,
+    "dataset.transpose_low": 21,
+    "dataset.transpose_high": 108,
+}
+_DRUMS: dict[str, Any] = {"tokenizer.representation": "drums", "songs.kit": "roland", "dataset.transpose": 0}
+_GROOVE: dict[str, Any] = {"tokenizer.representation": "groove", "songs.kit": "roland", "dataset.transpose": 0, "train_vae.word_dropout": 0.0}
+_TRIO: dict[str, Any] = _MELODY | {"tokenizer.representation": "trio", "songs.song_pattern": "__(.*)", "songs.min_notes_per_bar": 1.0}
+_SAMPLED: dict[str, Any] = {"train_vae.scheduled_sampling": 1.0, "train_vae.sampling_rate": 1000.0}
+_4_BARS: dict[str, Any] = {"tokenizer.bars": 4, "songs.hop": 1}
+_16_BARS: dict[str, Any] = {"tokenizer.bars": 16, "songs.hop": 1}
+_FREE_48: dict[str, Any] = {"train_vae.free_bits": 48.0}
+_LONG: dict[str, Any] = {"train_vae.free_bits": 256.0}
+_HIER_4: dict[str, Any] = {"model.level_lengths": "8,8"}
+_HIER_16: dict[str, Any] = {"model.level_lengths": "16,16"}
+_FEEDBACK: dict[str, Any] = {"model.segment_feedback": True}
+_ROCK: dict[str, Any] = {"songs.genre": "rock", "songs.beat_type": "beat"}
+_DOCUMENTS: dict[str, Any] = _FREE_48 | _HIER_4 | _sizes(512, 1, 256, 2, 256, conductor_size=256)
+_GROOVAE: dict[str, Any] = _PUBLISHED | _GROOVE | _FREE_48 | _sizes(512, 1, 256, 2, 256) | {"train_vae.dropout": 0.7}
+_GROOVAE_SMALL: dict[str, Any] = _SMALL | _GROOVE | _sizes(192, 1, 256, 1, 64) | {"train_vae.free_bits": 48.0, "train_vae.beta": 0.2}
+_SMALL_16: dict[str, Any] = _SMALL | _16_BARS | _sizes(256, 1, 256, 1, 128, summary_size=0, plan_size=0)
+FAMILY: dict[str, dict[str, Any]] = {
+    "melody_2bar_small": _SMALL | _MELODY | _sizes(256, 1, 384, 1, 64, plan_size=32, summary_size=16) | {"songs.hop": 1},
+    "melody_2bar": _PUBLISHED | _MELODY | _SAMPLED | _sizes(512, 1, 256, 2, 256) | {"songs.hop": 1, "train_vae.beta_rate": 0.99999},
+    "melody_2bar_big": _PUBLISHED | _MELODY | _SAMPLED | _sizes(2048, 1, 2048, 3, 512)
+    | {"songs.hop": 1, "train_vae.beta_rate": 0.99999, "train_vae.beta": 0.5},
+    "melody_4bar_hier_small": _SMALL | _MELODY | _4_BARS | _HIER_4 | _sizes(192, 1, 256, 1, 64, conductor_size=192),
+    "melody_4bar_hier": _PUBLISHED | _MELODY | _4_BARS | _DOCUMENTS,
+    "melody_16bar_flat_small": _SMALL_16 | _MELODY,
+    "melody_16bar_flat": _PUBLISHED | _MELODY | _16_BARS | _LONG | _sizes(2048, 2, 2048, 3, 512),
+    "melody_16bar_hier_small": _SMALL_16 | _MELODY | _HIER_16,
+    "melody_16bar_hier": _PUBLISHED | _MELODY | _16_BARS | _LONG | _HIER_16 | _sizes(2048, 2, 1024, 2, 512, conductor_size=1024),
+    "drums_2bar_small": _SMALL | _DRUMS | _sizes(192, 1, 256, 1, 64),
+    "drums_2bar": _PUBLISHED | _DRUMS | _SAMPLED | _FREE_48 | _sizes(512, 1, 256, 2, 256),
+    "drums_2bar_big": _PUBLISHED | _DRUMS | _SAMPLED | _FREE_48 | _sizes(2048, 1, 2048, 3, 512),
+    "drums_4bar_hier_v1_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _sizes(192, 1, 256, 1, 128, conductor_size=192),
+    "drums_4bar_hier_v1": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | {"model.z_size": 512},
+    "drums_4bar_hier_v2_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _ROCK
+    | _sizes(192, 1, 256, 1, 128, conductor_size=192),
+    "drums_4bar_hier_v2": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | _ROCK | {"model.z_size": 512},
+    "drums_4bar_hier_v3_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _ROCK
+    | _sizes(192, 1, 256, 1, 64, conductor_size=192),
+    "drums_4bar_hier_v3": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | _ROCK,
+    "drums_16bar_flat_small": _SMALL_16 | _DRUMS,
+    "drums_16bar_flat": _PUBLISHED | _DRUMS | _16_BARS | _LONG | _sizes(2048, 2, 2048, 3, 512),
+    "drums_16bar_hier_small": _SMALL_16 | _DRUMS | _HIER_16,
+    "drums_16bar_hier": _PUBLISHED | _DRUMS | _16_BARS | _LONG | _HIER_16 | _sizes(2048, 2, 1024, 2, 512, conductor_size=1024),
+    "groove_2bar_small": _GROOVAE_SMALL,
+    "groove_2bar": _GROOVAE,
+    "groove_4bar_small": _GROOVAE_SMALL | _4_BARS,
+    "groove_4bar": _GROOVAE | _4_BARS,
+    "groove_4bar_hier_small": _GROOVAE_SMALL | _4_BARS | _HIER_4 | {"model.conductor_size": 192},
+    "groove_4bar_hier": _GROOVAE | _4_BARS | _DOCUMENTS | {"train_vae.dropout": 0.0},
+    "groove_2bar_humanize_small": _GROOVAE_SMALL | {"tokenizer.given": "hits"},
+    "groove_2bar_humanize": _GROOVAE | {"tokenizer.given": "hits"},
+    "groove_2bar_tap_small": _GROOVAE_SMALL | {"tokenizer.given": "taps"},
+    "groove_2bar_tap": _GROOVAE | {"tokenizer.given": "taps"},
+    "trio_16bar_small": _SMALL_16 | _TRIO | _HIER_16,
+    "trio_16bar": _PUBLISHED | _TRIO | _16_BARS | _LONG | _HIER_16 | _sizes(2048, 2, 1024, 2, 512, conductor_size=1024)
+    | {"train_vae.batch_size": 256},
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "riff_2bar_tiny": {  # for a first look and for the tests: seconds of training, rough riffs
         "train_vae.init_from": "none",
@@ -263,6 +377,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the first reference document's tokens: equal neighbours join
     "riff_2bar_plain": {"tokenizer.hold_token": False, "train_vae.init_from": "none", "diffusion.conditions": CONDITIONS},
     "riff_2bar": {"diffusion.conditions": CONDITIONS},
+    **FAMILY,
     # the same riffs by a language model: the rival without a latent
     "riff_2bar_lstm": {
         "lm.tokens": "riff", "lm.embed_size": 64, "lm.hidden_size": 256, "train_lm.steps": 1500, "train_lm.batch_size": 64,

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import REST, SampleConfig
+from config import HOLD, REST, SampleConfig, TokenizerConfig
+from diffusion import LatentDiffusion
+from heads import TokenEmbedding, inverse_cdf
 from measures.novelty import Nearest, TrainingRiffs
-from models import LatentDiffusion, RiffVAE, inverse_cdf
+from models import MusicVAE
 from steering.rules import RiffRules
 
 CHUNK = 64  # samples computed together
@@ -77,7 +79,7 @@ def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -
 
 
 @torch.inference_mode()
-def decode_weighed(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules) -> tuple[Tensor, Tensor]:
+def decode_weighed(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules) -> tuple[Tensor, Tensor]:
     """Write riffs from latents one step at a time, each token fed to the next step.
 
     Args:
@@ -89,7 +91,7 @@ def decode_weighed(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfi
         the way, as a logarithm in nats, 0 or less: the weight of a riff as a draw from what the model would write under the rules.
     """
     state, shares = vae.decoder.start(z)
-    before = torch.full((len(z),), vae.decoder.start_token, dtype=torch.int64, device=z.device)
+    before = vae.embedding.start(len(z))
     tokens = torch.empty(len(z), vae.tokenizer.steps, dtype=torch.int64, device=z.device)
     walker, weight = RuleWalker(rules, len(z), z.device), z.new_zeros(len(z))
     for t in range(vae.tokenizer.steps):
@@ -102,30 +104,74 @@ def decode_weighed(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfi
     return tokens, weight
 
 
-def decode(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | None = None) -> Tensor:
+def decode(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | None = None) -> Tensor:
     """The riffs of decode_weighed; without rules, any legal ones. int64 [B, T]"""
     return decode_weighed(vae, z, uniform, sample, rules or RiffRules(vae.tokenizer))[0]
 
 
 @torch.inference_mode()
-def reconstruct(vae: RiffVAE, tokens: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0) -> Tensor:
-    """Free-running reconstruction: riffs decoded from their posterior mean (or a given z), each token fed back.
+def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig) -> Tensor:
+    """Decode latents of any representation, each step fed back: legal lines, but no other rules.
 
     Args:
-        tokens: int64 [B, T]
-        z: [B, Z] or None for the mean of q(z|x).
+        z: [B, Z]
+        uniform: [B, T, draws of a step] in 0..1, the random numbers (not used at temperature 0).
 
     Returns:
-        int64 [B, T]
+        [B, T] and more, steps; see heads.py.
+    """
+    state, shares = vae.decoder.start(z)
+    before, made = vae.embedding.start(len(z)), []
+    for t in range(vae.tokenizer.steps):
+        logits, state = vae.decoder.step(t, before, state, shares)
+        if isinstance(vae.embedding, TokenEmbedding):
+            before = _draw_tokens(vae.embedding, vae.tokenizer, logits, before, uniform[:, t], sample)
+        elif sample.temperature == 0:
+            before = vae.embedding.likeliest(logits)
+        else:  # velocities and offsets are taken as they are predicted
+            hits = vae.embedding.draws
+            cooled = torch.cat([logits[:, :hits] / max(sample.temperature, 1e-6), logits[:, hits:]], dim=1)
+            before = vae.embedding.draw(cooled, uniform[:, t])
+        made.append(before)
+    return torch.stack(made, dim=1)
+
+
+def _draw_tokens(
+    embedding: TokenEmbedding, tokenizer: TokenizerConfig, logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
+) -> Tensor:
+    """Draw the tokens of one step, part by part; no line holds a note that is not there. -> as `before`"""
+    drawn = []
+    parts = zip(logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), strict=True)
+    for part, last, u in parts:
+        allowed = torch.ones_like(part, dtype=torch.bool)
+        if tokenizer.hold_token and part.shape[1] == tokenizer.line_size:
+            allowed[:, HOLD] = (last != REST) & (last != tokenizer.line_size)
+        drawn.append(inverse_cdf(token_probabilities(part, allowed, sample), u))
+    return embedding.join(drawn)
+
+
+@torch.inference_mode()
+def reconstruct(
+    vae: MusicVAE, steps: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0, given: Tensor | None = None
+) -> Tensor:
+    """Free-running reconstruction: music decoded from its posterior mean (or a given z), each step fed back.
+
+    Args:
+        steps: [B, T] and more
+        z: [B, Z] or None for the mean of q(z|x).
+        given: what is encoded, if not the steps themselves.
+
+    Returns:
+        as steps
     """
     device = next(vae.parameters()).device
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-    uniform = torch.from_numpy(rng.random(tuple(tokens.shape), dtype=np.float32)).to(device)
+    uniform = torch.from_numpy(rng.random((*steps.shape[:2], vae.embedding.draws), dtype=np.float32))
     parts = []
-    for first in range(0, len(tokens), 1024):
+    for first in range(0, len(steps), 1024):
         some = slice(first, first + 1024)
-        latent = vae.encoder(tokens[some].to(device))[0] if z is None else z[some].to(device)
-        parts.append(decode(vae, latent, uniform[some], SampleConfig(temperature=temperature)))
+        latent = vae.encoder((steps if given is None else given)[some].to(device))[0] if z is None else z[some].to(device)
+        parts.append(decode_steps(vae, latent, uniform[some].to(device), SampleConfig(temperature=temperature)))
     return torch.cat(parts).cpu()
 
 
@@ -174,7 +220,7 @@ def sample_latents(
 # ---------------------------------------------------------------- whole riffs
 
 
-def random_numbers(vae: RiffVAE, entropy: Sequence[Sequence[int]], draws: int) -> tuple[Tensor, Tensor]:
+def random_numbers(vae: MusicVAE, entropy: Sequence[Sequence[int]], draws: int) -> tuple[Tensor, Tensor]:
     """What riffs are drawn with, each from numbers of its own, whatever else is drawn.
 
     Args:
@@ -192,7 +238,7 @@ def random_numbers(vae: RiffVAE, entropy: Sequence[Sequence[int]], draws: int) -
 
 
 def sample_riffs(
-    vae: RiffVAE,
+    vae: MusicVAE,
     diffusion: LatentDiffusion | None,
     seeds: Sequence[int],
     sample: SampleConfig,

@@ -25,9 +25,10 @@ import training
 from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, run_script
 from dataset import ExampleStream
+from diffusion import LatentDiffusion
 from latents import LatentTable, latent_table, prior_tokens
 from measures.novelty import TrainingRiffs, human_distance
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from presets import TrainDiffusion, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
@@ -101,7 +102,7 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
 
 
 def sampled_novelty(
-    vae: RiffVAE, model: LatentDiffusion, known: TrainingRiffs, rules: RiffRules, seed: int = training.EVALUATION_SEED
+    vae: MusicVAE, model: LatentDiffusion, known: TrainingRiffs, rules: RiffRules, seed: int = training.EVALUATION_SEED
 ) -> dict[str, float]:
     """How new riffs are, drawn as generate.py draws them by default but for its refusal of copies.
 

@@ -23,9 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 import training
 from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, save_checkpoint
 from config import BASE_MODEL, VAE_FILE, UserError, VAETrainConfig, run_script
-from dataset import augmented_batch, load_riffs, plural, save_table, summary, training_stream
-from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
-from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from dataset import plural, save_table
+from examples import load_examples
+from measures.model_figures import DRAWS, as_steps, encoder_steps, evaluate, final_figures, print_summary
+from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 
@@ -74,11 +75,11 @@ def fine_tuning_remark(log: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
 # ---------------------------------------------------------------- one batch, one step
 
 
-def make_draws(model: RiffVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
+def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
     """The random numbers of one global batch."""
     rng = training.generator(seed, DRAWS, step)
     shape = (batch_size, model.tokenizer.steps)
-    inputs, outputs = model.encoder.embedding.size, model.decoder.output.in_features
+    inputs, outputs = model.embedding.size, model.config.decoder_size
 
     def mask(size: int) -> Tensor | None:
         return (torch.rand(*shape, size, generator=rng) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
@@ -86,38 +87,50 @@ def make_draws(model: RiffVAE, batch_size: int, step: int, train: VAETrainConfig
     noise = torch.randn(batch_size, model.config.z_size, generator=rng)
     keep = torch.rand(shape, generator=rng) >= train.word_dropout
     draws = Draws(noise, keep, mask(inputs), mask(inputs), mask(outputs))
-    share = train.scheduled_sampling * training.linear_rise(step, train.steps)
+    share = train.scheduled_sampling
+    share *= training.inverse_sigmoid(step, train.sampling_rate) if train.sampling_rate else training.linear_rise(step, train.steps)
     if share == 0:
         return draws
-    from_model, uniform = torch.rand(shape, generator=rng) < share, torch.rand(shape, generator=rng)
+    from_model, uniform = torch.rand(shape, generator=rng) < share, torch.rand(*shape, model.embedding.draws, generator=rng)
     return dataclasses.replace(draws, from_model=from_model, uniform=uniform)
 
 
-def training_loss(model: torch.nn.Module, tokens: Tensor, draws: Draws, beta: float, free_bits: float) -> tuple[Tensor, dict[str, float]]:
-    """Loss on some riffs, mean over them.
+def training_loss(
+    model: MusicVAE, engine: torch.nn.Module, steps: Tensor, draws: Draws, beta: float, free_bits: float, given: Tensor | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss on some examples, mean over them.
 
     Args:
-        tokens: int64 [B, T]
+        engine: the model, or what shares it out to several processes.
+        steps: [B, T] and more, what is to be decoded.
         beta: weight of the KL now.
+        given: what is encoded, if not the same.
 
     Returns:
         the loss, and its parts for the log: loss, reconstruction and kl in nats per riff; kl_weighted, accuracy.
     """
-    logits, mu, logvar = model(tokens, draws)
-    reconstruction = reconstruction_nats(logits, tokens).mean()
+    logits, mu, logvar = engine(steps, draws, given)
+    reconstruction = model.reconstruction_nats(logits, steps).mean()
     kl = kl_nats(mu, logvar)
     weighted = beta * kl_cost(kl, free_bits).mean()
     loss = reconstruction + weighted
-    accuracy = (logits.detach().argmax(dim=-1) == tokens).float().mean()
+    accuracy = model.embedding.right(model.embedding.likeliest(logits.detach()), steps).float().mean()
     parts = torch.stack([loss, reconstruction, kl.sum(dim=1).mean(), weighted, accuracy]).detach()
     names = ("loss", "reconstruction", "kl", "kl_weighted", "accuracy")
     return loss, dict(zip(names, parts.tolist(), strict=True))
 
 
+def learning_rate(step: int, train: VAETrainConfig) -> float:
+    """Of the next step."""
+    if train.lr_decay:
+        return training.exponential_lr(step, train.lr, train.lr_final, train.lr_decay, train.warmup)
+    return training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
+
+
 # ---------------------------------------------------------------- main
 
 
-def initial_weights(path: str, model: RiffVAE) -> dict[str, Any]:
+def initial_weights(path: str, model: MusicVAE) -> dict[str, Any]:
     """Start from the weights of another run (fine-tuning); its tokens must be the same.
 
     Returns:
@@ -158,21 +171,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     training.announce(run, device, threads, processes)
 
     # ---- data
-    riff_data = load_riffs(options.dataset, options.tokenizer)
-    stream = training_stream(riff_data, run.seed)
+    examples = processes.first(lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed))
+    held_out = examples.held_out
     if processes.is_main:
-        print(summary(riff_data))
+        print(examples.summary())
 
     # ---- model and optimizer
     torch.manual_seed(run.seed)
-    model = RiffVAE(options.model, options.tokenizer).to(device)
+    model = MusicVAE(options.model, options.tokenizer).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
 
     # ---- resume
     config = dataclasses.asdict(options.model)
     same = {
         "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
-        "data_hash": (riff_data.fingerprint, f"the riffs in {riff_data.folder}"),
+        "data_hash": (examples.fingerprint, f"the riffs in {examples.folder}"),
     }
     state = find_state(files, VAE_KIND, options, same, processes)
     step, best, inherited = 0, {"step": None, "objective": float("inf")}, None
@@ -182,14 +195,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         step, best = take_over(optimizer, state, options, processes.is_main)
     elif fine_tuning:
         inherited = initial_weights(train.init_from, model)
-    known = state["known"] if state is not None else known_riffs(riff_data.train_tokens, riff_data.train_names, inherited)
+    known = state["known"] if state is not None else known_riffs(*examples.known(), inherited)
     if processes.is_main:
-        if state is None:
-            print(expectation(len(riff_data.train_tokens), train.init_from))
+        if state is None and not options.songs.songs:
+            print(expectation(examples.count, train.init_from))
         folder.mkdir(parents=True, exist_ok=True)
-        save_table(riff_data.rows, folder / "data_table.csv")
+        save_table(examples.rows, folder / "data_table.csv")
     log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
+
+    defaults, data_hash = examples.defaults(), examples.fingerprint
 
     def content() -> dict[str, Any]:
         return {
@@ -197,8 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tokenizer": dataclasses.asdict(options.tokenizer),
             "model": config,
             "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
-            "data": {**dataclasses.asdict(options.dataset), **riff_data.defaults(), "riffs": len(riff_data.train_tokens)},
-            "data_hash": riff_data.fingerprint,
+            "data": {**dataclasses.asdict(options.dataset), **defaults, "riffs": examples.count},
+            "songs": dataclasses.asdict(options.songs),
+            "data_hash": data_hash,
             "known": known,
             "step": step,
             "best": best,
@@ -207,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def given_up() -> bool:
         """Whether the held-out songs have seen no improvement for too long, up to the last look at them."""
-        if best["step"] is None or not riff_data.held_out.any():
+        if best["step"] is None or not len(held_out):
             return False
         since = max(best["step"], train.beta_anneal)  # while beta rises, the objective at the full beta may rise too
         return training.out_of_patience(step, run.eval_interval, since, train.patience)
@@ -215,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def look() -> None:
         """Judge the model on the held-out songs, and keep it if it is the best so far (the newest, with nothing held out)."""
         nonlocal best
-        held = evaluate(model, riff_data.held_out_tokens, train, device) if riff_data.held_out.any() else None
+        held = evaluate(model, held_out, train, device) if len(held_out) else None
         held = processes.from_main(held)  # one judgement for all: a last digit must not part them
         if held is not None:
             log.write(step, held, "held out")
@@ -230,18 +246,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             save_checkpoint(files.last, {**content(), "optimizer": optimizer.state_dict()})
 
     # ---- loop
-    if fine_tuning and riff_data.held_out.any():
+    if fine_tuning and len(held_out):
         look()  # the weights it starts from may be the best there are
     model.train()
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
         while step < train.steps and not given_up():
-            tokens = torch.from_numpy(augmented_batch(riff_data, stream, step, train.batch_size))
+            steps = as_steps(examples.batch(step, train.batch_size))
             draws = make_draws(model, train.batch_size, step, train, run.seed)
-            tokens, draws = processes.share(tokens).to(device), draws.map(lambda x: processes.share(x).to(device))
-            beta = train.beta * training.linear_rise(step, train.beta_anneal)
-            loss, parts = training_loss(engine, tokens, draws, beta, train.free_bits)
-            lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
+            steps, given = processes.share(steps), processes.share(encoder_steps(steps, model))
+            steps, given, draws = steps.to(device), given.to(device), draws.map(lambda x: processes.share(x).to(device))
+            beta = train.beta * (1 - train.beta_rate**step if train.beta_rate else training.linear_rise(step, train.beta_anneal))
+            loss, parts = training_loss(model, engine, steps, draws, beta, train.free_bits, given)
+            lr = learning_rate(step, train)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
             training.require_finite(parts["loss"], norm, step, files.last)
             step += 1
@@ -267,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if step < train.steps:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
-        figures = final_figures(model, riff_data, train, device)
+        figures = final_figures(model, examples.shown, train, device)
         print_summary(figures)
         if "held out" in figures:
             share = figures["held out"]["onset_accuracy"]
@@ -275,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         remark = fine_tuning_remark(training.read_log(files.log), best)
         if remark:
             print(remark)
-        why = "" if riff_data.held_out.any() else " (the last; nothing was held out)"
+        why = "" if len(held_out) else " (the last; nothing was held out)"
         print(f"\n{files.best}: the model of step {best['step']}{why or f', best on the held-out songs of {step}'}")
     processes.close()
     return 0

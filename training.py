@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from config import RunConfig, UserError
 from files import write_file
+
+Result = TypeVar("Result")
 
 # ---------------------------------------------------------------- randomness
 
@@ -75,6 +77,23 @@ class Processes:
             dist.all_reduce(values)
             values /= self.world
         return values
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Do something in the main process first, then in the others: what it leaves in files is made once.
+
+        Raises:
+            UserError: as the work, in the main process; the others leave with it, without a word.
+        """
+        done, refusal = None, None
+        if self.is_main:
+            try:
+                done = work()
+            except UserError as error:
+                refusal = error
+        if self.from_main(refusal is not None):
+            self.close()
+            raise refusal or SystemExit(2)
+        return work() if done is None else done
 
     def from_main(self, value: Any) -> Any:
         """The main process' value, in every process."""
@@ -166,6 +185,16 @@ def cosine_lr(step: int, steps: int, peak: float, final: float, warmup: int) -> 
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def exponential_lr(step: int, peak: float, final: float, decay: float, warmup: int) -> float:
+    """Learning rate of the next step: a linear rise over `warmup` steps, times decay ** step, down to peak * final."""
+    return peak * min(1.0, (step + 1) / max(1, warmup)) * max(final, decay**step)
+
+
+def inverse_sigmoid(step: int, rate: float) -> float:
+    """1 - k / (k + exp(step / k)), k = rate: the schedule of scheduled sampling (Bengio et al. 2015, section 2.4). 0..1"""
+    return 1 - rate / (rate + math.exp(min(700.0, step / rate)))
 
 
 def linear_rise(step: int, over: int) -> float:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from checkpoints import load_diffusion, load_same_riffs, load_vae
 from config import DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, TokenizerConfig, run_script
 from dataset import load_riffs
+from diffusion import Denoiser
 from measures.metrics import distinct_share, notes_per_bar, rest_ratio
-from models import Denoiser, kl_nats
+from models import kl_nats
 from sampling import sample_riffs, token_probabilities
 
 PLAIN = TokenizerConfig(hold_token=False)
@@ -130,7 +131,7 @@ def decode_collapsed(vae: CollapsingVAE, z: Tensor, sample: SampleConfig | None)
 @torch.inference_mode()
 def one_shot(vae, z: np.ndarray) -> np.ndarray:
     """All steps at once from z alone, every input hidden, argmax; a hold with nothing to hold becomes a rest. -> int64 [B, T]"""
-    inputs = torch.full((len(z), vae.tokenizer.steps), vae.decoder.start_token)
+    inputs = vae.embedding.start(len(z)).unsqueeze(1).expand(-1, vae.tokenizer.steps)
     tokens = vae.decoder(torch.from_numpy(z), inputs).argmax(dim=-1).numpy()
     for t in range(tokens.shape[1]):
         before = tokens[:, t - 1] if t else np.full(len(tokens), REST)

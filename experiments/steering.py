@@ -20,11 +20,12 @@ from scipy.stats import spearmanr
 from checkpoints import BASE_NAME, load_diffusion, load_same_riffs, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, VAE_FILE, SampleConfig, SteerConfig, run_script
 from dataset import RiffData
+from diffusion import LatentDiffusion
 from files import make_room, save_picture
 from measures.distances import median_bandwidth, mmd, riff_features, standardize
 from measures.metrics import onset_mask, pitch_class_entropy, scale_consistency
 from measures.novelty import TrainingRiffs, riff_distances
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from presets import Arrange
 from steering import from_riff
 from steering.arranging import arrange, leaps, parse_form
@@ -47,7 +48,7 @@ Rows = dict[str, list[float]]
 class Run:
     """What is measured on."""
 
-    vae: RiffVAE
+    vae: MusicVAE
     diffusion: LatentDiffusion
     riffs: RiffData
     known: np.ndarray

@@ -5,13 +5,14 @@ Tokens are int arrays [riffs, steps]; a riff with no notes counts where that mak
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 from scipy.special import ndtr
 
-from config import HOLD, REST, TokenizerConfig
+from config import DRUM_CLASSES, HOLD, REST, TRIO_PARTS, TokenizerConfig
 from midi_utils import tokens_to_notes
 
 Notes = tuple[np.ndarray, np.ndarray, np.ndarray]  # start, end and pitch of a riff's notes, see tokens_to_notes
@@ -238,6 +239,45 @@ def accuracies(predicted: np.ndarray, target: np.ndarray, tokenizer: TokenizerCo
         "onset_accuracy": float(right[onsets].mean()) if onsets.any() else float("nan"),
         "exact": float(right.all(axis=1).mean()),
     }
+
+
+def step_accuracies(predicted: np.ndarray, target: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, float]:
+    """`accuracies` of music of any representation.
+
+    A step of drums or groove is right if all classes are; onset_accuracy is over the steps on which something is struck. Of a trio all
+    is the mean of its parts, which are there by name as well. Of groove velocity_error and offset_error are the root mean square
+    errors, in 0..1 and half steps, of the hits that are there in both.
+
+    Args:
+        predicted, target: [windows, T] and more, see windows.py.
+    """
+    kind = tokenizer.representation
+    if kind == "mono":
+        return accuracies(predicted, target, tokenizer)
+    if kind == "trio":
+        line = dataclasses.replace(tokenizer, representation="mono")
+        parts = [accuracies(predicted[..., i], target[..., i], line) for i in range(2)] + [
+            _drum_accuracies(predicted[..., 2], target[..., 2])
+        ]
+        mean = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+        mean["exact"] = float((predicted == target).all(axis=(1, 2)).mean())
+        named = {f"{name}_{key}": part[key] for name, part in zip(TRIO_PARTS, parts, strict=True) for key in ("accuracy", "onset_accuracy")}
+        return mean | named
+    if kind == "drums":
+        return _drum_accuracies(predicted, target)
+    classes = len(DRUM_CLASSES)
+    hits, real = (np.split(some, [classes, 2 * classes], axis=-1) for some in (predicted, target))
+    bits = 2 ** np.arange(classes)
+    both = (hits[0] > 0.5) & (real[0] > 0.5)
+    errors = [float(np.sqrt(np.mean((hits[i][both] - real[i][both]) ** 2))) if both.any() else float("nan") for i in (1, 2)]
+    found = _drum_accuracies((hits[0] > 0.5) @ bits, (real[0] > 0.5) @ bits)
+    return found | {"velocity_error": errors[0], "offset_error": errors[1]}
+
+
+def _drum_accuracies(predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    right, struck = predicted == target, target != 0
+    onsets = float(right[struck].mean()) if struck.any() else float("nan")
+    return {"accuracy": float(right.mean()), "onset_accuracy": onsets, "exact": float(right.all(axis=1).mean())}
 
 
 def active_units(mu: np.ndarray, threshold: float = 0.01) -> int:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import training
 from config import VAETrainConfig
-from dataset import RiffData
 from language_model import LanguageModel
-from measures.metrics import accuracies, active_units
-from models import Draws, RiffVAE, kl_cost, kl_nats, reconstruction_nats
+from measures.metrics import active_units, step_accuracies
+from models import Draws, MusicVAE, kl_cost, kl_nats
 from pieces import IGNORED
 from sampling import reconstruct
+from windows import given_steps
 
 DRAWS = 1  # purpose of random numbers
 EVALUATED_TOGETHER = 16  # pieces of a language model
@@ -31,9 +32,19 @@ def some_of(tokens: np.ndarray) -> np.ndarray:
     return tokens[np.sort(np.random.default_rng(training.EVALUATION_SEED).choice(len(tokens), MAX_EVALUATED, replace=False))]
 
 
+def as_steps(tokens: np.ndarray) -> Tensor:
+    """Steps as the models take them: int64, or float32 for groove."""
+    return torch.from_numpy(np.array(tokens, dtype=np.float32 if tokens.dtype.kind == "f" else np.int64))
+
+
+def encoder_steps(steps: Tensor, model: MusicVAE) -> Tensor:
+    """What the encoder is given of some steps."""
+    return steps if model.tokenizer.given == "all" else as_steps(given_steps(steps.numpy(), model.tokenizer))
+
+
 @torch.inference_mode()
-def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: torch.device, chunk: int = 256) -> dict[str, float]:
-    """Teacher-forced numbers on some riffs, without word dropout, z drawn from q(z|x) with the evaluation's own seed.
+def evaluate(model: MusicVAE, tokens: np.ndarray, train: VAETrainConfig, device: torch.device, chunk: int = 256) -> dict[str, float]:
+    """Teacher-forced numbers on some riffs or windows, without word dropout, z drawn from q(z|x) with the evaluation's own seed.
 
     Returns:
         reconstruction, kl and negative_elbo in nats per riff; objective (reconstruction + beta * KL, what training
@@ -41,15 +52,16 @@ def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: 
     """
     was_training = model.training
     model.eval()
-    shown = torch.from_numpy(some_of(tokens))
+    shown = as_steps(some_of(tokens))
+    given = encoder_steps(shown, model)
     noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(training.EVALUATION_SEED, DRAWS))
     sums = torch.zeros(4, dtype=torch.float64)
-    for some, eps in zip(shown.split(chunk), noise.split(chunk), strict=True):
+    for some, seen, eps in zip(shown.split(chunk), given.split(chunk), noise.split(chunk), strict=True):
         some = some.to(device)
-        logits, mu, logvar = model(some, Draws(noise=eps.to(device)))
+        logits, mu, logvar = model(some, Draws(noise=eps.to(device)), seen.to(device))
         kl = kl_nats(mu, logvar)
-        right = (logits.argmax(dim=-1) == some).float().mean(dim=1)
-        parts = [reconstruction_nats(logits, some), kl.sum(dim=1), kl_cost(kl, train.free_bits), right]
+        right = model.embedding.right(model.embedding.likeliest(logits), some).float().mean(dim=1)
+        parts = [model.reconstruction_nats(logits, some), kl.sum(dim=1), kl_cost(kl, train.free_bits), right]
         sums += torch.stack([part.sum() for part in parts]).double().cpu()
     model.train(was_training)
     reconstruction, kl_total, cost, accuracy = (sums / len(shown)).tolist()
@@ -66,8 +78,10 @@ def evaluate(model: RiffVAE, tokens: np.ndarray, train: VAETrainConfig, device: 
 
 
 @torch.inference_mode()
-def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, device: torch.device) -> dict[str, dict[str, float]]:
-    """Everything a reader wants to know of a trained VAE, for the training and the held-out riffs.
+def final_figures(
+    model: MusicVAE, music: Mapping[str, np.ndarray], train: VAETrainConfig, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Everything a reader wants to know of a trained VAE, for the training and the held-out music.
 
     Free-running figures decode from the posterior mean at temperature 0; the sampled ones from a draw of q(z|x) at temperature 1.
     `onset_accuracy_other_z` decodes each riff from the z of another one (the next in the list): the distance to it says how much
@@ -75,16 +89,17 @@ def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, de
     """
     model.eval()
     figures = {}
-    for name, tokens in (("train", riff_data.train_tokens), ("held out", riff_data.held_out_tokens)):
+    for name, tokens in music.items():
         if not len(tokens):
             continue
-        shown = torch.from_numpy(some_of(tokens))
-        mu, logvar = model.encoder(shown.to(device))
+        shown = as_steps(some_of(tokens))
+        encoded = [model.encoder(some.to(device)) for some in encoder_steps(shown, model).split(256)]
+        mu, logvar = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         noise = torch.randn(mu.shape, generator=training.generator(training.EVALUATION_SEED, DRAWS)).to(device)
         drawn = reconstruct(model, shown, z=mu + torch.exp(0.5 * logvar) * noise, temperature=1.0, seed=training.EVALUATION_SEED).numpy()
-        sampled = accuracies(drawn, shown.numpy(), model.tokenizer)
-        free = accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
-        other = accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)
+        sampled = step_accuracies(drawn, shown.numpy(), model.tokenizer)
+        free = step_accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
+        other = step_accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)
         forced = evaluate(model, tokens, train, device)
         figures[name] = {
             **{key: forced[key] for key in ("reconstruction", "kl", "negative_elbo")},
@@ -96,6 +111,7 @@ def final_figures(model: RiffVAE, riff_data: RiffData, train: VAETrainConfig, de
             "onset_accuracy_sampled": sampled["onset_accuracy"],
             "onset_accuracy_other_z": other["onset_accuracy"],
             "exact": free["exact"],
+            **{f"free_{name}": value for name, value in free.items() if name not in ("accuracy", "onset_accuracy", "exact")},
         }
     return figures
 
@@ -119,6 +135,9 @@ def print_summary(figures: dict[str, dict[str, float]]) -> None:
     print(f"\n{'':38s}" + "".join(f"{name:>10s}" for name in figures))
     for key, label in FIGURE_LABELS.items():
         print(f"{label:38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
+    for key in next(iter(figures.values())):
+        if key not in FIGURE_LABELS:
+            print(f"{key.replace('_', ' '):38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
     if figures["train"]["kl"] < 1:
         print("the KL is near zero: z carries nothing and this run has failed; lower --beta or raise --word-dropout")
 

@@ -32,7 +32,7 @@ from measures.baselines import TOKEN_BASELINES, NGram, gaussian_mixtures, jitter
 from measures.evaluation import MODEL, MOST, TRAIN, Row, Study
 from measures.model_figures import evaluate_pieces, final_figures, perplexity
 from measures.novelty import TrainingPieces, TrainingRiffs
-from models import RiffVAE
+from models import MusicVAE
 from pieces import PieceData, event_vocabulary, load_pieces, riffs_as_pieces
 from presets import Generate
 from sampling import decode, reconstruct, sample_riffs
@@ -77,7 +77,7 @@ def token_rivals(train: np.ndarray, tokenizer: TokenizerConfig, count: int, seed
 
 
 def latent_rivals(
-    vae: RiffVAE, riff_data: RiffData, seen: np.ndarray, count: int, seed: int, decoded: Callable[[np.ndarray, int], np.ndarray]
+    vae: MusicVAE, riff_data: RiffData, seen: np.ndarray, count: int, seed: int, decoded: Callable[[np.ndarray, int], np.ndarray]
 ) -> tuple[dict[str, np.ndarray], int]:
     """The rivals that stand in for the diffusion model.
 
@@ -143,7 +143,7 @@ def study_of_run(folder: Path, drawing: Drawing, beside: Path | None = None) -> 
     trained = VAETrainConfig(
         **{k: v for k, v in content["options"]["train"].items() if k in {f.name for f in dataclasses.fields(VAETrainConfig)}}
     )
-    facts = {"vae": final_figures(vae, riff_data, trained, device), "mixture_components": components, "step": content["step"]}
+    facts = {"vae": final_figures(vae, riff_data.shown, trained, device), "mixture_components": components, "step": content["step"]}
     facts["drawn_again"] = int(known.nearest(rows[MODEL]).too_close(Generate.max_copy).sum())
     if lstm is not None:
         facts["language_model"] = lm_facts(lstm, lm_content, riffs_as_pieces(riff_data))

@@ -12,11 +12,12 @@ import torch
 
 from checkpoints import BASE_NAME, build_config, load_diffusion, load_language_model, load_vae, weights_hash
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
+from diffusion import LatentDiffusion
 from guitar.fretboard import Fretboard, fretboard
 from language_model import LanguageModel
 from lm_sampling import sample_riffs_by_lm
 from midi_utils import pitch_name
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from presets import Generate, is_language_model
 from sampling import Draw
 from steering.drawing import Wish, draw
@@ -31,7 +32,7 @@ class RiffModel:
     board: Fretboard  # the guitar that the riffs are for
     pitch_range: tuple[int, int]  # MIDI pitches that the riffs stay in: those of the training riffs that the guitar has
     hashes: dict[str, str | None]  # of the weights, for the record
-    vae: RiffVAE | None = None
+    vae: MusicVAE | None = None
     diffusion: LatentDiffusion | None = None  # the VAE's prior; None is N(0, I)
     language_model: LanguageModel | None = None
 

@@ -19,7 +19,7 @@ from dataset import plural, read_file_riffs
 from files import sha256
 from measures.novelty import Nearest, TrainingRiffs
 from midi_utils import MidiError, Riff, pitch_name, program_name
-from models import RiffVAE
+from models import MusicVAE
 from output.outputs import report_redrawn
 from output.riff_models import RiffModel
 from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
@@ -201,7 +201,7 @@ def moved(tokens: np.ndarray, key: Key | None, model: RiffModel) -> np.ndarray:
     return found
 
 
-def wish_of_mode(options: FromRiff, vae: RiffVAE, tokens: np.ndarray, wish: Wish) -> Wish:
+def wish_of_mode(options: FromRiff, vae: MusicVAE, tokens: np.ndarray, wish: Wish) -> Wish:
     """What a mode adds to a wish. tokens: int [T], the riff it starts from"""
     if isinstance(options, Vary):
         return from_riff.vary(vae, tokens, wish, options.strength, options.keep_rhythm, options.keep_pitches)

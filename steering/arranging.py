@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
+from diffusion import LatentDiffusion
 from measures.novelty import TrainingRiffs
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from sampling import MAX_ATTEMPTS
 from steering.drawing import Wish, draw
 from steering.from_riff import join_demands, mean_latent
@@ -53,7 +54,7 @@ def parse_form(form: str, bars: int, riff_bars: int) -> tuple[list[str], int]:
 
 
 def arrange(
-    vae: RiffVAE,
+    vae: MusicVAE,
     diffusion: LatentDiffusion | None,
     idea: np.ndarray,
     sections: Sequence[str],
@@ -117,7 +118,7 @@ def _ending(tokenizer: TokenizerConfig, demands: Demands, home: frozenset[int]) 
 
 
 def _write(
-    vae: RiffVAE,
+    vae: MusicVAE,
     diffusion: LatentDiffusion | None,
     seeds: Sequence[int],
     sample: SampleConfig,

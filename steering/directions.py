@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config import ATTRIBUTES, SampleConfig, UserError
 from latents import latent_table
-from models import RiffVAE
+from models import MusicVAE
 from sampling import CHUNK, decode
 from steering.attributes import measure
 
@@ -39,7 +39,7 @@ def parse_changes(text: str) -> dict[str, float]:
 
 
 @torch.no_grad()
-def direction(vae: RiffVAE, name: str, tokens: np.ndarray) -> Tensor:
+def direction(vae: MusicVAE, name: str, tokens: np.ndarray) -> Tensor:
     """The change of z that is likeliest to bring one standard deviation more of an attribute.
 
     Latents around those of the training riffs are decoded to their likeliest notes, and the attribute of these is regressed on z: what

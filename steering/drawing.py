@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig
-from models import LatentDiffusion, RiffVAE
+from diffusion import LatentDiffusion
+from models import MusicVAE
 from sampling import CHUNK, View, decode, decode_weighed, denoising_times, random_numbers, sample_latents
 from steering.attributes import measure
 from steering.keys import Key, estimate_key
@@ -55,7 +56,7 @@ class Drawn:
 
 
 def draw(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
+    vae: MusicVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
 ) -> Drawn:  # fmt: skip
     """Draw one riff for each seed.
 
@@ -73,7 +74,7 @@ def draw(
 
 
 def _draw_with_end(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
+    vae: MusicVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
 ) -> Drawn:  # fmt: skip
     """Draw riffs whose last note is demanded: as if it were not, and where another note came last, the same rhythm once more with it.
 
@@ -109,7 +110,7 @@ def tempered(sample: SampleConfig, wish: Wish) -> SampleConfig:
 
 
 def _draw(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
+    vae: MusicVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int
 ) -> Drawn:  # fmt: skip
     """One riff for each seed, the best of its candidates; see draw."""
     rows = [(seed, candidate) for seed in seeds for candidate in range(wish.candidates)]
@@ -127,7 +128,7 @@ def _draw(
 
 
 def _draw_chunk(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, rows: Sequence[tuple[int, int]], sample: SampleConfig, wish: Wish, attempt: int
+    vae: MusicVAE, diffusion: LatentDiffusion | None, rows: Sequence[tuple[int, int]], sample: SampleConfig, wish: Wish, attempt: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One riff for each (seed, candidate), at most CHUNK. -> tokens, z, weights"""
     padded = [*rows, *([rows[-1]] * (CHUNK - len(rows)))]
@@ -164,7 +165,7 @@ def times_of(diffusion: LatentDiffusion | None, sample: SampleConfig, strength: 
 
 
 def latents(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, noise: Tensor, times: Sequence[int], sample: SampleConfig, wish: Wish
+    vae: MusicVAE, diffusion: LatentDiffusion | None, noise: Tensor, times: Sequence[int], sample: SampleConfig, wish: Wish
 ) -> Tensor:  # fmt: skip
     """Latents for some noise. noise: [draws, B, Z], the first to begin with, the others for eta -> [B, Z]
 
@@ -189,7 +190,7 @@ def latents(
 
 
 @torch.no_grad()
-def moved_to_key(vae: RiffVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, key: Key, rules: RiffRules) -> Tensor:
+def moved_to_key(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, key: Key, rules: RiffRules) -> Tensor:
     """Latents of the same riffs in a key: each is decoded, transposed (transposed_to_key) and encoded again.
 
     Held to the scale alone, the model would have to bend riffs of the keys it knows best note by note.

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
+from diffusion import LatentDiffusion
 from midi_utils import tokens_to_notes
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from sampling import decode, sample_latents
 from steering.drawing import Wish, draw, times_of
 from steering.keys import estimate_key
@@ -26,7 +27,7 @@ JOIN_SEEDS = 6  # purpose of random numbers: the second half of a continuation
 
 
 @torch.no_grad()
-def mean_latent(vae: RiffVAE, tokens: np.ndarray) -> Tensor:
+def mean_latent(vae: MusicVAE, tokens: np.ndarray) -> Tensor:
     """The mean of q(z|x). tokens: int [T] -> [Z]"""
     device = next(vae.parameters()).device
     return vae.encoder(torch.from_numpy(np.asarray(tokens, dtype=np.int64)[None]).to(device))[0][0]
@@ -35,7 +36,7 @@ def mean_latent(vae: RiffVAE, tokens: np.ndarray) -> Tensor:
 # ---------------------------------------------------------------- variations
 
 
-def vary(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float, keep_rhythm: bool = False, keep_pitches: bool = False) -> Wish:
+def vary(vae: MusicVAE, tokens: np.ndarray, wish: Wish, strength: float, keep_rhythm: bool = False, keep_pitches: bool = False) -> Wish:
     """Variations of a riff.
 
     Args:
@@ -64,7 +65,7 @@ def vary(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float, keep_rhy
 
 
 def draw_rhythms(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
+    vae: MusicVAE, diffusion: LatentDiffusion | None, seeds: Sequence[int], sample: SampleConfig, wish: Wish, attempt: int = 0
 ) -> np.ndarray:  # fmt: skip
     """Riffs for a wish that demands an order of pitches: rhythms with that many notes are drawn, and the pitches laid on them.
 
@@ -150,7 +151,7 @@ def legalized(tokens: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     return tokens
 
 
-def infill(vae: RiffVAE, tokens: np.ndarray, keep: np.ndarray, wish: Wish, strength: float) -> Wish:
+def infill(vae: MusicVAE, tokens: np.ndarray, keep: np.ndarray, wish: Wish, strength: float) -> Wish:
     """New music in the gaps of a riff: what is kept comes back token for token.
 
     Args:
@@ -167,7 +168,7 @@ def infill(vae: RiffVAE, tokens: np.ndarray, keep: np.ndarray, wish: Wish, stren
 
 
 def continuations(
-    vae: RiffVAE, diffusion: LatentDiffusion | None, tokens: np.ndarray, seeds: Sequence[int], sample: SampleConfig, wish: Wish,
+    vae: MusicVAE, diffusion: LatentDiffusion | None, tokens: np.ndarray, seeds: Sequence[int], sample: SampleConfig, wish: Wish,
     attempt: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """The bars after a riff, as many as it has: half a riff at a time, each written to follow on the half before it.
@@ -205,7 +206,7 @@ def restruck(tokens: np.ndarray, step: int) -> np.ndarray:
 
 
 def _second_half(
-    vae: RiffVAE,
+    vae: MusicVAE,
     diffusion: LatentDiffusion | None,
     left: np.ndarray,
     likely: np.ndarray,
@@ -245,7 +246,7 @@ def join_demands(demands: Demands, before: np.ndarray, tokenizer: TokenizerConfi
 # ---------------------------------------------------------------- answers
 
 
-def answer(vae: RiffVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wish:
+def answer(vae: MusicVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wish:
     """An answer to a riff: it begins as the riff does, keeps the rhythm but for the last half bar, and ends elsewhere: home, unless
     the riff ends there.
 
@@ -302,7 +303,7 @@ def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
 
 @torch.no_grad()
 def interpolate(
-    vae: RiffVAE,
+    vae: MusicVAE,
     diffusion: LatentDiffusion | None,
     riffs: tuple[np.ndarray, np.ndarray],
     steps: int,

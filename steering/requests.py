@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 
 from config import ATTRIBUTES, SteerConfig, TokenizerConfig, UserError
+from diffusion import LatentDiffusion
 from midi_utils import pitch_name
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from steering.attributes import measure
 from steering.directions import direction, parse_changes
 from steering.drawing import Wish
@@ -88,7 +89,7 @@ def demands_of(steer: SteerConfig, tokenizer: TokenizerConfig, pitch_range: tupl
 
 def wish_of(
     steer: SteerConfig,
-    vae: RiffVAE | None,
+    vae: MusicVAE | None,
     tokenizer: TokenizerConfig,
     pitch_range: tuple[int, int],
     known: np.ndarray,

@@ -32,7 +32,8 @@ from checkpoints import (
     weights_hash,
 )
 from config import DiffusionConfig, TokenizerConfig, UserError, VAEConfig
-from models import LatentDiffusion, RiffVAE
+from diffusion import LatentDiffusion
+from models import MusicVAE
 from presets import TrainVAE, preset_options
 from resuming import plain_options
 
@@ -44,9 +45,9 @@ DENOISER = {"hidden_size": 4, "blocks": 1, "num_timesteps": 10}
 RIFFS = np.array([[50, 128, 52, *[0] * 13], [60, 0, 61, *[128] * 13]])
 
 
-def new_vae(seed: int = 0, **sizes: int) -> RiffVAE:
+def new_vae(seed: int = 0, **sizes: int) -> MusicVAE:
     torch.manual_seed(seed)
-    return RiffVAE(VAEConfig(**{**SIZES, **sizes}), TOKENIZER)
+    return MusicVAE(VAEConfig(**{**SIZES, **sizes}), TOKENIZER)
 
 
 def new_diffusion(z_size: int = 3, **sizes: int) -> LatentDiffusion:
@@ -54,7 +55,7 @@ def new_diffusion(z_size: int = 3, **sizes: int) -> LatentDiffusion:
     return LatentDiffusion(z_size, DiffusionConfig(**{**DENOISER, **sizes}))  # type: ignore[arg-type]
 
 
-def vae_content(vae: RiffVAE) -> dict[str, Any]:
+def vae_content(vae: MusicVAE) -> dict[str, Any]:
     return {
         "kind": VAE_KIND,
         "tokenizer": dataclasses.asdict(vae.tokenizer),
@@ -69,7 +70,7 @@ def vae_content(vae: RiffVAE) -> dict[str, Any]:
     }
 
 
-def diffusion_content(diffusion: LatentDiffusion, vae: RiffVAE) -> dict[str, Any]:
+def diffusion_content(diffusion: LatentDiffusion, vae: MusicVAE) -> dict[str, Any]:
     return {
         "kind": DIFFUSION_KIND,
         "model": dataclasses.asdict(diffusion.config),
@@ -286,7 +287,7 @@ def test_the_diffusion_of_another_vae_is_refused(diffusion_file: Path) -> None:
 
 
 def test_load_model_knows_both_kinds(vae_file: Path, diffusion_file: Path) -> None:
-    assert isinstance(load_model(vae_file, VAE_KIND)[0], RiffVAE)
+    assert isinstance(load_model(vae_file, VAE_KIND)[0], MusicVAE)
     assert isinstance(load_model(diffusion_file, DIFFUSION_KIND)[0], LatentDiffusion)
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, TokenizerConfig, VAEConfig, VAETrainConfig
-from models import Draws, LatentDiffusion, NoiseSchedule, RiffVAE, inverse_cdf, kl_cost, kl_nats, reconstruction_nats
+from diffusion import LatentDiffusion, NoiseSchedule
+from heads import inverse_cdf
+from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, preset_options
 from sampling import reconstruct
 from train_vae import make_draws, training_loss
@@ -38,14 +40,14 @@ def awake(model: nn.Module, seed: int = 0, scale: float = 0.4) -> nn.Module:
     return model
 
 
-def new_vae(tokenizer: TokenizerConfig = EIGHTHS, config: VAEConfig = TINY) -> RiffVAE:
+def new_vae(tokenizer: TokenizerConfig = EIGHTHS, config: VAEConfig = TINY) -> MusicVAE:
     torch.manual_seed(0)
-    return RiffVAE(config, tokenizer)
+    return MusicVAE(config, tokenizer)
 
 
-def awake_vae(tokenizer: TokenizerConfig = EIGHTHS, config: VAEConfig = TINY) -> RiffVAE:
+def awake_vae(tokenizer: TokenizerConfig = EIGHTHS, config: VAEConfig = TINY) -> MusicVAE:
     vae = awake(new_vae(tokenizer, config))
-    assert isinstance(vae, RiffVAE)
+    assert isinstance(vae, MusicVAE)
     return vae
 
 
@@ -69,12 +71,12 @@ class FixedPosterior(nn.Module):
         return self.mu, torch.zeros_like(self.mu)
 
 
-def with_fixed_z(vae: RiffVAE, z: Tensor) -> RiffVAE:
+def with_fixed_z(vae: MusicVAE, z: Tensor) -> MusicVAE:
     vae.encoder = FixedPosterior(z)  # type: ignore[assignment]
     return vae
 
 
-def embedded(vae: RiffVAE, run: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
+def embedded(vae: MusicVAE, run: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
     """What a run returns, and the step embeddings it was computed from, ready for gradients."""
     seen: list[Tensor] = []
 
@@ -98,7 +100,7 @@ def test_a_token_changes_only_the_logits_after_it(tokenizer: TokenizerConfig, sc
     vae = with_fixed_z(awake_vae(tokenizer), randn(B, TINY.z_size))
     tokens = some_tokens(tokenizer)
     off = torch.zeros(B, tokenizer.steps, dtype=torch.bool)
-    draws = Draws(from_model=off, uniform=torch.rand(B, tokenizer.steps)) if scheduled else Draws()
+    draws = Draws(from_model=off, uniform=torch.rand(B, tokenizer.steps, 1)) if scheduled else Draws()
     before = vae(tokens, draws)[0]
     for t in (0, 5, tokenizer.steps - 2, tokenizer.steps - 1):
         changed = tokens.clone()
@@ -114,7 +116,7 @@ def test_logits_have_no_gradient_towards_later_inputs() -> None:
     vae, tokens = awake_vae(), some_tokens()
     z = randn(B, TINY.z_size)
     for t in (0, 7, EIGHTHS.steps - 1):
-        logits, (inputs,) = embedded(vae, lambda: vae.decoder(z, vae.decoder_inputs(tokens)))
+        logits, (inputs,) = embedded(vae, lambda: vae.decoder(z, vae.decoder.shown(tokens)))
         (gradient,) = torch.autograd.grad(logits[:, t].sum(), inputs)
         assert gradient[:, t + 1 :].abs().sum() == 0
         assert gradient[:, t].abs().sum() > 0
@@ -123,11 +125,11 @@ def test_logits_have_no_gradient_towards_later_inputs() -> None:
 def test_decoder_inputs_are_the_target_behind_a_start_token() -> None:
     """Guards against a shift by a wrong amount, and a word dropout that hides the wrong step."""
     vae, tokens = new_vae(), some_tokens()
-    inputs = vae.decoder_inputs(tokens)
+    inputs = vae.decoder.shown(tokens)
     assert inputs[:, 0].tolist() == [EIGHTHS.vocab_size] * B
     assert torch.equal(inputs[:, 1:], tokens[:, :-1])
     keep = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-    hidden = vae.decoder_inputs(tokens, keep)
+    hidden = vae.decoder.shown(tokens, keep)
     assert torch.equal(hidden[keep], inputs[keep])
     assert (hidden[~keep] == EIGHTHS.vocab_size).all()
 
@@ -174,7 +176,7 @@ def test_steps_in_a_chain_equal_forward(tokenizer: TokenizerConfig) -> None:
     """Guards against a hand-written GRU step that drifts from the one that was trained."""
     vae, tokens = awake_vae(tokenizer), some_tokens(tokenizer)
     z = randn(B, TINY.z_size)
-    inputs = vae.decoder_inputs(tokens)
+    inputs = vae.decoder.shown(tokens)
     whole = vae.decoder(z, inputs)
     state, shares = vae.decoder.start(z)
     for t in range(tokenizer.steps):
@@ -189,7 +191,7 @@ def test_sizes_of_none_work(name: str) -> None:
         pytest.skip(f"{name} is no option any more")
     vae, tokens = awake_vae(config=dataclasses.replace(TINY, **{name: 0})), some_tokens()
     logits, mu, _ = vae(tokens)
-    inputs = vae.decoder_inputs(tokens)
+    inputs = vae.decoder.shown(tokens)
     state, shares = vae.decoder.start(mu)
     for t in range(EIGHTHS.steps):
         step_logits, state = vae.decoder.step(t, inputs[:, t], state, shares)
@@ -209,7 +211,7 @@ def test_scheduled_sampling_that_samples_nothing_equals_teacher_forcing(keep: st
         draws = dataclasses.replace(draws, encoder_mask=masks[0], decoder_mask=masks[1], output_mask=masks[2])
     plain = vae(tokens, draws)
     never = torch.zeros(tokens.shape, dtype=torch.bool)
-    scheduled = vae(tokens, dataclasses.replace(draws, from_model=never, uniform=torch.rand(tokens.shape)))
+    scheduled = vae(tokens, dataclasses.replace(draws, from_model=never, uniform=torch.rand(*tokens.shape, 1)))
     for one, other in zip(plain, scheduled, strict=True):
         assert_close(one, other, atol=2e-5, rtol=1e-4)
 
@@ -218,7 +220,7 @@ def test_scheduled_sampling_that_samples_everything_never_sees_the_target() -> N
     """Guards against a share that is applied upside down."""
     vae = with_fixed_z(awake_vae(), randn(B, TINY.z_size))
     always = torch.ones(B, EIGHTHS.steps, dtype=torch.bool)
-    uniform = torch.rand(B, EIGHTHS.steps, generator=torch.Generator().manual_seed(4))
+    uniform = torch.rand(B, EIGHTHS.steps, 1, generator=torch.Generator().manual_seed(4))
     one, other = (vae(some_tokens(seed=seed), Draws(from_model=always, uniform=uniform))[0] for seed in (1, 2))
     assert torch.equal(one, other)
 
@@ -231,7 +233,7 @@ def test_every_parameter_of_the_vae_gets_a_gradient() -> None:
     vae, tokens = new_vae(), some_tokens()
     draws = Draws(noise=randn(B, TINY.z_size))
     logits, mu, logvar = vae(tokens, draws)
-    (reconstruction_nats(logits, tokens).mean() + kl_nats(mu, logvar).sum(dim=1).mean()).backward()
+    (vae.reconstruction_nats(logits, tokens).mean() + kl_nats(mu, logvar).sum(dim=1).mean()).backward()
     dead = [name for name, p in vae.named_parameters() if p.numel() and (p.grad is None or not p.grad.abs().sum() > 0)]
     assert dead == []
 
@@ -250,7 +252,7 @@ def test_loss_starts_at_ln_v_per_token(tokenizer: TokenizerConfig) -> None:
     """Guards against logits that start far out, and a reconstruction that is not summed over steps. KL starts at zero."""
     vae, tokens = new_vae(tokenizer), some_tokens(tokenizer, batch=32)
     logits, mu, logvar = vae(tokens, Draws(noise=randn(32, TINY.z_size)))
-    per_token = reconstruction_nats(logits, tokens) / tokenizer.steps
+    per_token = vae.reconstruction_nats(logits, tokens) / tokenizer.steps
     assert per_token.shape == (32,)
     assert_close(per_token.mean().item(), math.log(tokenizer.vocab_size), atol=0.05, rtol=0)
     assert kl_nats(mu, logvar).sum(dim=1).max() < 0.01
@@ -261,13 +263,13 @@ def test_reconstruction_is_the_log_likelihood_of_each_riff() -> None:
     tokens = some_tokens()
     logits = 3 * randn(B, EIGHTHS.steps, EIGHTHS.vocab_size)
     expected = -torch.distributions.Categorical(logits=logits.double()).log_prob(tokens).sum(dim=1)
-    assert_close(reconstruction_nats(logits, tokens), expected.float(), atol=1e-3, rtol=1e-5)
+    assert_close(new_vae().reconstruction_nats(logits, tokens), expected.float(), atol=1e-3, rtol=1e-5)
 
 
 def test_z_changes_the_first_logits() -> None:
     """Guards against a decoder that does not use z: at the first step there is nothing else to go by."""
     vae, tokens = awake_vae(), some_tokens()
-    one, other = (vae.decoder(z, vae.decoder_inputs(tokens))[:, 0] for z in (randn(B, TINY.z_size), randn(B, TINY.z_size, seed=9)))
+    one, other = (vae.decoder(z, vae.decoder.shown(tokens))[:, 0] for z in (randn(B, TINY.z_size), randn(B, TINY.z_size, seed=9)))
     assert ((one - other).abs().amax(dim=1) > 0.1).all()
 
 
@@ -276,7 +278,7 @@ def test_noise_is_scaled_by_sigma() -> None:
     vae, tokens = awake_vae(), some_tokens()
     mu, logvar = vae.encoder(tokens)
     noise = randn(B, TINY.z_size)
-    expected = vae.decoder(mu + logvar.exp().sqrt() * noise, vae.decoder_inputs(tokens))
+    expected = vae.decoder(mu + logvar.exp().sqrt() * noise, vae.decoder.shown(tokens))
     assert_close(vae(tokens, Draws(noise=noise))[0], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -367,10 +369,10 @@ def test_memorises_16_riffs_exactly() -> None:
     tokens = torch.from_numpy(riffs)
     train = VAETrainConfig(dropout=0.0, word_dropout=0.0, scheduled_sampling=0.0, free_bits=0.0)
     torch.manual_seed(0)
-    vae = RiffVAE(dataclasses.replace(TINY, embed_size=24, encoder_size=32, decoder_size=48, z_size=16), EIGHTHS)
+    vae = MusicVAE(dataclasses.replace(TINY, embed_size=24, encoder_size=32, decoder_size=48, z_size=16), EIGHTHS)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
     for step in range(400):
-        loss, _ = training_loss(vae, tokens, make_draws(vae, 16, step, train, seed=0), beta=0.01, free_bits=0.0)
+        loss, _ = training_loss(vae, vae, tokens, make_draws(vae, 16, step, train, seed=0), beta=0.01, free_bits=0.0)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

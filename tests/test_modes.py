@@ -16,7 +16,7 @@ from config import DIFFUSION_FILE, LONG_FILE, VAE_FILE, DataConfig, TokenizerCon
 from dataset import read_file_riffs
 from measures.metrics import onset_mask
 from midi_utils import pitch_name, riffs_to_midi
-from models import RiffVAE
+from models import MusicVAE
 from sampling import reconstruct
 from steering.arranging import FREE_FORM
 from steering.keys import parse_key
@@ -80,7 +80,7 @@ def test_vary_keeps_a_rhythm_or_pitches(small_run: SmallRun, song: Path, tmp_pat
 def test_reconstruct_is_what_the_model_hears(small_run: SmallRun, song: Path, tmp_path: Path, here: Here) -> None:
     assert here(*ask(small_run, tmp_path, "reconstruct", str(song))).code == 0
     vae, _ = load_vae(small_run.folder / VAE_FILE)
-    assert isinstance(vae, RiffVAE)
+    assert isinstance(vae, MusicVAE)
     (record,) = records(tmp_path)
     given = torch.from_numpy(tokens_of(song)[:1])
     assert record["riff"]["tokens"] == reconstruct(vae, given)[0].tolist()

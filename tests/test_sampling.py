@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
+from diffusion import LatentDiffusion, NoiseSchedule
 from midi_utils import is_legal
-from models import LatentDiffusion, NoiseSchedule, RiffVAE
+from models import MusicVAE
 from presets import TrainVAE, preset_options
 from sampling import CHUNK, RuleWalker, decode, denoising_times, reconstruct, sample_latents, sample_riffs, token_probabilities
 from steering.rules import Demands, RiffRules
@@ -40,9 +41,9 @@ def awake(model: nn.Module, scale: float = 0.6) -> nn.Module:
     return model.eval()
 
 
-def awake_vae(tokenizer: TokenizerConfig = EIGHTHS) -> RiffVAE:
-    vae = awake(RiffVAE(TINY, tokenizer))
-    assert isinstance(vae, RiffVAE)
+def awake_vae(tokenizer: TokenizerConfig = EIGHTHS) -> MusicVAE:
+    vae = awake(MusicVAE(TINY, tokenizer))
+    assert isinstance(vae, MusicVAE)
     return vae
 
 
@@ -233,7 +234,7 @@ def test_decoding_feeds_each_token_to_the_next_step() -> None:
     tokens = torch.zeros(20, EIGHTHS.steps, dtype=torch.int64)
     margin = np.inf
     for t in range(EIGHTHS.steps):
-        logits = vae.decoder(z, vae.decoder_inputs(tokens))[:, t].detach().clone()
+        logits = vae.decoder(z, vae.decoder.shown(tokens))[:, t].detach().clone()
         silent = tokens[:, t - 1] == REST if t else torch.ones(20, dtype=torch.bool)
         logits[silent, HOLD] = -torch.inf
         best = logits.topk(2, dim=1)
@@ -391,7 +392,7 @@ PRIORS = {
 
 
 @functools.cache
-def models() -> tuple[RiffVAE, LatentDiffusion]:
+def models() -> tuple[MusicVAE, LatentDiffusion]:
     return awake_vae(), awake_diffusion()
 
 
@@ -449,7 +450,7 @@ def test_latents_of_the_normal_prior_are_standard_normal() -> None:
 def test_no_pitch_outside_the_range() -> None:
     """Guards against notes that no fret of the instrument has."""
     tokenizer = TokenizerConfig()
-    vae = RiffVAE(TINY, tokenizer).eval()
+    vae = MusicVAE(TINY, tokenizer).eval()
     tokens, _ = sample_riffs(vae, None, range(64), SampleConfig(prior="normal", temperature=2.0), RiffRules(tokenizer, Demands(40, 52)))
     sounds = (tokens != REST) & (tokens != HOLD)
     assert tokens[sounds].min() == 40 and tokens[sounds].max() == 52

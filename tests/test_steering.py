@@ -16,9 +16,10 @@ from torch import Tensor
 
 from checkpoints import load_diffusion, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, SteerConfig, TokenizerConfig, UserError
+from diffusion import LatentDiffusion
 from measures.metrics import metric_weights, onset_mask, syncopation
 from midi_utils import is_legal
-from models import LatentDiffusion, RiffVAE
+from models import MusicVAE
 from sampling import reconstruct, sample_riffs
 from steering import from_riff
 from steering.arranging import arrange, leaps, parse_form
@@ -41,9 +42,9 @@ MELODY = [int(pitch) for pitch in RIFF if pitch not in (REST, HOLD)]
 
 
 @pytest.fixture(scope="module")
-def vae() -> RiffVAE:
-    model = awake(RiffVAE(TINY, T), 0.3)
-    assert isinstance(model, RiffVAE)
+def vae() -> MusicVAE:
+    model = awake(MusicVAE(TINY, T), 0.3)
+    assert isinstance(model, MusicVAE)
     return model
 
 
@@ -207,7 +208,7 @@ def test_nothing_asked_is_nothing_told(diffusion: LatentDiffusion) -> None:
     assert diffusion.conditions({"density": 1e9})[0, 0] == 3  # no further than the training riffs reach
 
 
-def test_candidates_come_nearer_to_what_is_asked(vae: RiffVAE) -> None:
+def test_candidates_come_nearer_to_what_is_asked(vae: MusicVAE) -> None:
     """Best of N, where no prior can be told: asked for what few riffs have, 32 candidates come nearer than one."""
 
     def densities(**more: object) -> np.ndarray:
@@ -227,13 +228,13 @@ def test_changes_are_read() -> None:
             parse_changes(text)
 
 
-def test_a_direction_brings_what_is_asked_by_the_way_the_decoder_answers(vae: RiffVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_direction_brings_what_is_asked_by_the_way_the_decoder_answers(vae: MusicVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a direction of the wrong sign or length: with a decoder whose density is known to grow by 3 with z's first number."""
     rng = np.random.default_rng(0)
     known = np.stack([from_riff.legalized(riff, T) for riff in rng.choice([REST, HOLD, 40, 43, 45, 50], size=(64, 32))])
     scale = float(torch.stack([from_riff.mean_latent(vae, riff) for riff in known])[:, 0].std())
 
-    def dense_by_z(vae: RiffVAE, z: Tensor, *_: object) -> Tensor:
+    def dense_by_z(vae: MusicVAE, z: Tensor, *_: object) -> Tensor:
         onsets = (16 + 6 * (z[:, :1] - z[:, :1].mean()) / scale).round()
         return torch.where(torch.arange(32) < onsets, 40, REST)
 
@@ -250,7 +251,7 @@ def test_a_direction_brings_what_is_asked_by_the_way_the_decoder_answers(vae: Ri
 # ---------------------------------------------------------------- every mode's guarantee, over hundreds of seeds
 
 
-def test_nothing_asked_gives_the_riffs_of_ever(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_nothing_asked_gives_the_riffs_of_ever(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     rules = RiffRules(T, Demands(28, 76))
     for prior in (diffusion, None):
         ours = draw(vae, prior, range(70), SAMPLES, Wish(rules))
@@ -258,14 +259,14 @@ def test_nothing_asked_gives_the_riffs_of_ever(vae: RiffVAE, diffusion: LatentDi
         assert np.array_equal(ours.tokens, tokens) and np.array_equal(ours.z, z)
 
 
-def test_a_seed_gives_the_same_riff_in_any_company(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_a_seed_gives_the_same_riff_in_any_company(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     asked = wish(Demands(28, 76, last=frozenset({40})), candidates=5, asked={"density": 9.0}, spread={"density": 1.0}, guidance_scale=2.0)
     together = draw(vae, diffusion, range(30), SAMPLES, asked).tokens
     assert np.array_equal(together[[7, 3]], draw(vae, diffusion, [7, 3], SAMPLES, asked).tokens)
     assert not np.array_equal(together, draw(vae, diffusion, range(30), SAMPLES, asked, attempt=1).tokens)
 
 
-def test_hard_demands_are_met_by_every_riff(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_hard_demands_are_met_by_every_riff(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     key = parse_key("E minor")
     demands = Demands(40, 64, key.classes, frozenset({40, 52}), 0, frozenset({47, 40}))
     for riff in draw(vae, diffusion, SEEDS, SAMPLES, wish(demands, key=key, candidates=4)).tokens:
@@ -280,7 +281,7 @@ def test_hard_demands_are_met_by_every_riff(vae: RiffVAE, diffusion: LatentDiffu
         assert {note % 12 for note in pitches(riff)} <= parse_key("A", "blues").classes
 
 
-def test_a_demanded_end_stands_where_the_riff_ends_anyway(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_a_demanded_end_stands_where_the_riff_ends_anyway(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     """Guards against an end that is bolted on at the last step."""
     free = draw(vae, diffusion, SEEDS, SAMPLES, wish()).tokens
     ended = draw(vae, diffusion, SEEDS, SAMPLES, wish(Demands(28, 76, last=frozenset({40, 52})))).tokens
@@ -291,7 +292,7 @@ def test_a_demanded_end_stands_where_the_riff_ends_anyway(vae: RiffVAE, diffusio
     assert np.array_equal(ended[[7]], alone)
 
 
-def test_strength_0_is_the_reconstruction_and_1_a_fresh_riff(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_strength_0_is_the_reconstruction_and_1_a_fresh_riff(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     for prior in (diffusion, None):
         none = draw(vae, prior, SEEDS, SAMPLES, from_riff.vary(vae, RIFF, Wish(RiffRules(T)), 0.0)).tokens
         expected = reconstruct(vae, torch.from_numpy(RIFF[None]))[0].numpy()
@@ -312,14 +313,14 @@ def test_distance_grows_with_strength(small_run: SmallRun) -> None:
     assert distance[0] == 0 and all(a < b for a, b in itertools.pairwise(distance))
 
 
-def test_kept_rhythm_stays_with_new_pitches(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_kept_rhythm_stays_with_new_pitches(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     found = draw(vae, diffusion, SEEDS, SAMPLES, from_riff.vary(vae, RIFF, wish(candidates=2), 0.7, keep_rhythm=True)).tokens
     silent, held = RIFF == REST, RIFF == HOLD
     assert ((found == REST) == silent).all() and ((found == HOLD) == held).all()
     assert (found != RIFF).any(axis=1).mean() > 0.9
 
 
-def test_kept_pitches_stay_with_new_rhythms(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_kept_pitches_stay_with_new_rhythms(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     asked = from_riff.vary(vae, RIFF, wish(candidates=2), 0.7, keep_pitches=True)
     found = draw_rhythms(vae, diffusion, SEEDS, SAMPLES, asked)
     assert all(pitches(riff) == MELODY for riff in found) and len(np.unique(found, axis=0)) > 150
@@ -335,8 +336,8 @@ def test_kept_pitches_stay_with_new_rhythms(vae: RiffVAE, diffusion: LatentDiffu
 @given(keep=st.lists(st.booleans(), min_size=32, max_size=32).filter(lambda keep: not all(keep)), start=st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_infill_keeps_what_is_kept_whatever_the_mask(keep: list[bool], start: int) -> None:
-    model = awake(RiffVAE(TINY, T), 0.3)
-    assert isinstance(model, RiffVAE)
+    model = awake(MusicVAE(TINY, T), 0.3)
+    assert isinstance(model, MusicVAE)
     mask = np.array(keep)
     found = draw(model, None, range(start, start + 5), SAMPLES, from_riff.infill(model, RIFF, mask, wish(Demands(50, 60)), 0.6)).tokens
     assert (found[:, mask] == RIFF[mask]).all() and all(is_legal(riff, T) for riff in found)
@@ -355,7 +356,7 @@ def test_gaps_are_first_looked_for_in_the_other_bar() -> None:
             parse_steps(text, T)
 
 
-def test_what_comes_next_follows_without_a_leap(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_what_comes_next_follows_without_a_leap(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     found = continuations(vae, diffusion, RIFF, SEEDS, SAMPLES, wish(strength=0.6))
     joins = 0
     for riff in found:
@@ -368,7 +369,7 @@ def test_what_comes_next_follows_without_a_leap(vae: RiffVAE, diffusion: LatentD
 
 
 @pytest.mark.parametrize("shift", [0, -3])
-def test_an_answer_begins_as_the_riff_and_ends_elsewhere(shift: int, vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_an_answer_begins_as_the_riff_and_ends_elsewhere(shift: int, vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     riff = np.where((RIFF != REST) & (RIFF != HOLD), RIFF + shift, RIFF)
     home, ending = estimate_key(riff, T).tonic, pitches(riff)[-1] % 12
     for found in draw(vae, diffusion, SEEDS, SAMPLES, from_riff.answer(vae, riff, wish(candidates=2), 0.6)).tokens:
@@ -378,7 +379,7 @@ def test_an_answer_begins_as_the_riff_and_ends_elsewhere(shift: int, vae: RiffVA
         assert last != ending and (ending == home or last == home)
 
 
-def test_a_way_has_both_ends_and_legal_riffs_between(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_a_way_has_both_ends_and_legal_riffs_between(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     other = np.where((RIFF != REST) & (RIFF != HOLD), RIFF + 7, RIFF)[::-1].copy()
     other = from_riff.legalized(other, T)
     ends = reconstruct(vae, torch.from_numpy(np.stack([RIFF, other]))).numpy()
@@ -409,8 +410,8 @@ def test_slerp_keeps_to_the_arc_and_is_never_nan() -> None:
 def test_tokens_without_hold_are_steered_too(diffusion: LatentDiffusion) -> None:
     """All but what asks for onsets, which these tokens do not tell."""
     plain = TokenizerConfig(hold_token=False)
-    model = awake(RiffVAE(TINY, plain), 0.3)
-    assert isinstance(model, RiffVAE)
+    model = awake(MusicVAE(TINY, plain), 0.3)
+    assert isinstance(model, MusicVAE)
     riff = np.where(RIFF == HOLD, REST, RIFF)
     free = Wish(RiffRules(plain, Demands(28, 76)))
     keep = parse_steps("1-8", plain)
@@ -434,7 +435,7 @@ def never_too_close(tokens: np.ndarray) -> np.ndarray:
     return np.zeros(len(tokens), dtype=bool)
 
 
-def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verse_keeps_its_form_key_and_joins(vae: MusicVAE, diffusion: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steering.arranging.CONTRASTS", 4)
     sections, each = parse_form("aaba", 16, 2)
     assert (sections, each) == (list("AAAABBAA"), 2)
@@ -455,7 +456,7 @@ def test_a_verse_keeps_its_form_key_and_joins(vae: RiffVAE, diffusion: LatentDif
         assert len({part.tokens.tobytes() for part in verse}) == len(verse)
 
 
-def test_what_copies_is_not_written_into_a_verse(vae: RiffVAE, diffusion: LatentDiffusion) -> None:
+def test_what_copies_is_not_written_into_a_verse(vae: MusicVAE, diffusion: LatentDiffusion) -> None:
     sections, each = parse_form("AB", 4, 2)
     verse = arrange(vae, diffusion, RIFF, sections, each, 0, SAMPLES, wish(strength=0.35), never_too_close)
     banned = verse[1].tokens
@@ -531,13 +532,13 @@ def test_what_is_no_onset_mask_is_one_line(text: str) -> None:
         (SteerConfig(end_note="E2", low="G2"), "without --end-note, or without the range"),
     ],
 )
-def test_impossible_requests_are_one_line(steer: SteerConfig, text: str, vae: RiffVAE) -> None:
+def test_impossible_requests_are_one_line(steer: SteerConfig, text: str, vae: MusicVAE) -> None:
     with pytest.raises(UserError, match=text) as error:
         wish_of(steer, vae, T, (28, 76), np.stack([RIFF, RIFF]))
     assert "\n" not in str(error.value)
 
 
-def test_a_riffs_own_key_is_kept_where_the_mode_says_so(vae: RiffVAE) -> None:
+def test_a_riffs_own_key_is_kept_where_the_mode_says_so(vae: MusicVAE) -> None:
     known = np.stack([RIFF, RIFF])
     own = estimate_key(RIFF, T)
     for steer, keep, classes in (

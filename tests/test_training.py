@@ -480,7 +480,7 @@ def test_seeds_of_purposes_and_steps_differ() -> None:
 
 def test_draws_of_a_batch_are_what_the_options_say() -> None:
     """Guards against dropout that is not scaled, shares that are upside down, and noise that repeats."""
-    model = train_vae.RiffVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
+    model = train_vae.MusicVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
     train = VAETrainConfig(dropout=0.25, word_dropout=0.1, scheduled_sampling=0.8, steps=100)
     draws = train_vae.make_draws(model, 50, 50, train, seed=0)
     for mask in (draws.encoder_mask, draws.decoder_mask, draws.output_mask):
@@ -502,12 +502,12 @@ def test_draws_of_a_batch_are_what_the_options_say() -> None:
 def test_loss_is_reconstruction_plus_beta_times_kl() -> None:
     """Guards against a beta on the wrong term, and parts that do not add up to the loss."""
     torch.manual_seed(0)
-    model = train_vae.RiffVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
+    model = train_vae.MusicVAE(train_vae.TrainVAE().model, train_vae.TrainVAE().tokenizer)
     with torch.no_grad():
         model.encoder.mu.bias.fill_(0.7)
     tokens = torch.randint(129, (5, 32), generator=torch.Generator().manual_seed(0))
     for beta, free_bits in ((0.0, 0.0), (0.3, 0.0), (0.3, 4.0)):
-        loss, parts = train_vae.training_loss(model, tokens, train_vae.Draws(), beta, free_bits)
+        loss, parts = train_vae.training_loss(model, model, tokens, train_vae.Draws(), beta, free_bits)
         expected = parts["reconstruction"] + beta * max(0.0, parts["kl"] - free_bits * math.log(2))
         assert loss.item() == pytest.approx(expected, rel=1e-5)
         assert parts["loss"] == pytest.approx(loss.item())

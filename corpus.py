@@ -1,0 +1,377 @@
+"""Whole songs -> one token file of all their windows, made once and reused -> what is trained on and what is held out.
+
+A token file is a .npy of steps (see windows.py), read by mapping it into memory, with a .json beside it that says what it was made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import DataConfig, SongConfig, TokenizerConfig, UserError
+from dataset import FileRow, find_music_files, plural, refused_lines, shift_range, shown, some_songs, split_by_song, transpose
+from files import make_room, write_file
+from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
+from midi_utils import MidiError
+from windows import STEP_TYPES, given_steps, read_windows
+from workers import in_chunks, time_limit
+
+FORMAT = 1
+CHUNK = 16  # files handed to a worker at a time
+SECONDS_PER_FILE = 60  # beyond it a file is refused
+SHIFT = 2  # purpose of random numbers: transpositions
+ROWS = 65_536  # of a token file looked at together
+MAX_SHOWN = 1024  # training windows that final figures are about
+PLACE_OPTIONS = ("workers", "scheduler")  # of SongConfig: they change no window
+
+
+# ---------------------------------------------------------------- what is trained on
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """All windows of some songs, as dataset.RiffData is of riffs. Arrays have one entry per window, in the order of the token file."""
+
+    folder: str
+    tokenizer: TokenizerConfig
+    config: DataConfig
+    songs_config: SongConfig
+    rows: list[FileRow]
+    tokens: np.ndarray  # [windows, T] and more, mapped from the file
+    file_of: np.ndarray  # int64 [windows], which row a window belongs to
+    held_out: np.ndarray  # bool [windows]
+    known: int  # windows of held-out songs that stand in a training song too: neither trained on nor held out
+    used: np.ndarray  # bool [windows], all but those
+    record: dict[str, Any]  # the .json of the token file
+
+    @cached_property
+    def train_index(self) -> np.ndarray:
+        """Which windows are trained on. int64"""
+        return np.flatnonzero(self.used & ~self.held_out)
+
+    @cached_property
+    def held_out_tokens(self) -> np.ndarray:
+        return self.tokens[np.flatnonzero(self.used & self.held_out)]
+
+    @property
+    def shown(self) -> dict[str, np.ndarray]:
+        """What final figures are about."""
+        return {"train": self.some_train_tokens(MAX_SHOWN, 0), "held out": self.held_out_tokens}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a window or the split does; a run is resumed, and its diffusion trained, on the same data only."""
+        digest = hashlib.sha256(self.record["fingerprint"].encode())
+        digest.update(self.held_out.tobytes() + self.used.tobytes())
+        return digest.hexdigest()[:16]
+
+    def some_train_tokens(self, most: int, seed: int) -> np.ndarray:
+        """Training windows, or of many a random choice, in order."""
+        index = self.train_index
+        if len(index) > most:
+            index = np.sort(np.random.default_rng(seed).choice(index, most, replace=False))
+        return self.tokens[index]
+
+    def batch(self, index: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+        """Training windows, transposed at random inside the range of the config; a function of (index, seed).
+
+        Args:
+            index: int64 [B], places in train_index.
+
+        Returns:
+            int64 or float32 [B, T] and more
+        """
+        steps = self.tokens[self.train_index[index]]
+        if self.tokenizer.representation == "groove":
+            return np.asarray(steps)
+        steps = steps.astype(np.int64)
+        if not self.config.transpose or self.tokenizer.representation == "drums":
+            return steps
+        return transposed(steps, self.config, np.random.default_rng(np.random.SeedSequence([*seed, SHIFT])))
+
+    def defaults(self) -> dict[str, Any]:
+        """What generated music inherits: the median tempo and the commonest programs of the training songs, by windows."""
+        rows = [self.record["files"][i] for i in np.unique(self.file_of[self.train_index])]
+        weights = Counter(int(i) for i in self.file_of[self.train_index])
+        bpm = np.repeat([row["bpm"] for row in rows], [weights[row["row"]] for row in rows])
+        programs: Counter[tuple[int, ...]] = Counter()
+        for row in rows:
+            for name, count in row["programs"].items():
+                programs[tuple(map(int, name.split()))] += count
+        common = min(programs, key=lambda key: (-programs[key], key)) if programs else ()
+        return {"bpm": round(float(np.median(bpm)), 3), "programs": list(common)}
+
+
+def transposed(steps: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """Shift the lines of windows by up to config.transpose semitones, all lines of one alike. steps: int64 [B, T] or [B, T, 3]"""
+    lines = [steps] if steps.ndim == 2 else [steps[..., 0], steps[..., 1]]
+    low, high = (np.stack(bounds) for bounds in zip(*(shift_range(line, config) for line in lines), strict=True))
+    least, most = low.max(axis=0), high.min(axis=0)
+    shift = np.floor(least + rng.random(len(steps)) * (most - least + 1)).astype(np.int64)
+    if steps.ndim == 2:
+        return transpose(steps, shift)
+    return np.stack([*(transpose(line, shift) for line in lines), steps[..., 2]], axis=-1)
+
+
+# ---------------------------------------------------------------- folder -> token file
+
+
+def find_songs(data: DataConfig, songs: SongConfig) -> list[Path]:
+    """The music files of a folder, by the filters of the config.
+
+    Raises:
+        UserError: no folder, or no file is left.
+    """
+    files = find_music_files(data.data)
+    if not songs.recursive:
+        files = [path for path in files if path.parent == Path(data.data)]
+    found = [path for path in files if named_right(path.stem, songs)]
+    if not found:
+        why = f"none of its {plural(len(files), 'file')} is named as asked" if files else "no .mid or .midi file in it"
+        hint = "; Groove files are named <number>_<genre>_<bpm>_<beat or fill>_<meter>.mid" if files else " or below it" * songs.recursive
+        raise UserError(f"{data.data}: {why}{hint}")
+    return found
+
+
+def named_right(stem: str, songs: SongConfig) -> bool:
+    """Whether a Groove file name, such as 12_rock-folk_90_beat_4-4, is of the genre, kind and time signature asked for."""
+    if not (songs.genre or songs.beat_type or songs.meter):
+        return True
+    parts = stem.lower().split("_")
+    if len(parts) != 5:
+        return False
+    genres = {parts[1], *parts[1].split("-")}
+    wanted = ((songs.genre.lower(), genres), (songs.beat_type, {parts[3]}), (songs.meter.replace("/", "-"), {parts[4]}))
+    return all(not asked or asked in there for asked, there in wanted)
+
+
+def song_name(relative: str, pattern: str) -> str:
+    """Which song a file belongs to. relative: its path in the folder, without suffix; pattern: see SongConfig.song_pattern"""
+    match = re.search(pattern, relative) if pattern else None
+    return match.group(1) if match and match.group(1) else relative
+
+
+def read_chunk(paths: Sequence[str], data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig) -> list[dict[str, Any]]:
+    """The windows of some files, in plain types: what a worker is asked for."""
+    found = []
+    for path in paths:
+        facts: dict[str, Any] = {"steps": b"", "windows": 0, "reason": "", "detail": "", "bpm": 0.0, "programs": {}, "bars": []}
+        try:
+            with time_limit(SECONDS_PER_FILE):
+                windows, left = read_windows(path, songs, data, tokenizer)
+        except MidiError as error:
+            found.append(facts | {"reason": error.reason, "detail": error.detail})
+            continue
+        programs = Counter(" ".join(map(str, window.programs)) for window in windows if window.programs)
+        found.append(
+            facts
+            | {
+                "steps": b"".join(window.steps.tobytes() for window in windows),
+                "windows": len(windows),
+                "detail": ", ".join(f"{count} {'window' if count == 1 else 'windows'} {reason}" for reason, count in left.most_common()),
+                "bpm": round(float(np.median([window.bpm for window in windows])), 3),
+                "programs": dict(programs.most_common()),
+                "bars": [window.first_bar for window in windows],
+            }
+        )
+    return found
+
+
+def step_shape(tokenizer: TokenizerConfig) -> tuple[int, ...]:
+    """Shape of one window."""
+    return (tokenizer.steps, *{"groove": (27,), "trio": (3,)}.get(tokenizer.representation, ()))
+
+
+def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
+    """Cut a folder of songs into a token file. Works file by file: only the windows of a few stand in memory.
+
+    Returns:
+        its record, which is written beside it.
+
+    Raises:
+        UserError: nothing in the folder can be used (the reasons are counted in the text).
+    """
+    files = find_songs(data, songs)
+    make_room(path.parent)
+    work = partial(read_chunk, data=data, songs=songs, tokenizer=tokenizer)
+    part, digest, rows, total = path.with_suffix(".part"), hashlib.sha256(), [], 0
+    try:
+        with part.open("wb") as out:
+            for name, facts in zip(files, in_chunks(work, [str(f) for f in files], CHUNK, songs.workers, songs.scheduler), strict=True):
+                steps = facts.pop("steps")
+                out.write(steps)
+                digest.update(steps)
+                total += facts["windows"]
+                relative = name.relative_to(data.data)
+                song = song_name(shown(relative.with_suffix("")), songs.song_pattern)
+                rows.append({"row": len(rows), "file": shown(relative), "song": song, **facts})
+        if not total:
+            counts = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in rows).most_common())
+            first = rows[0]
+            raise UserError(
+                f"{data.data}: none of its {len(rows)} files can be used ({counts}); the first: {first['file']}, {first['detail']}"
+            )
+        header = {
+            "descr": np.dtype(STEP_TYPES[tokenizer.representation]).str,
+            "fortran_order": False,
+            "shape": (total, *step_shape(tokenizer)),
+        }
+        whole = path.with_suffix(".npy.part")
+        with whole.open("wb") as out, part.open("rb") as steps:
+            np.lib.format.write_array_header_2_0(out, header)
+            shutil.copyfileobj(steps, out, 1 << 20)
+        os.replace(whole, path)
+    finally:
+        part.unlink(missing_ok=True)
+    record = {
+        "format": FORMAT,
+        "made_from": made_from(files, data, songs, tokenizer),
+        "tokenizer": dataclasses.asdict(tokenizer),
+        "windows": total,
+        "fingerprint": digest.hexdigest()[:16],
+        "files": rows,
+    }
+    write_file(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+    return record
+
+
+def made_from(files: Sequence[Path], data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig) -> str:
+    """A fingerprint of all that a token file depends on: files, as far as their names, sizes and dates tell, and options."""
+    rules = {name: getattr(data, name) for name in ("low", "high", "grid_tolerance", "max_off_grid")}
+    options = {name: value for name, value in dataclasses.asdict(songs).items() if name not in (*PLACE_OPTIONS, "max_windows")}
+    known = [[shown(path.relative_to(data.data)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    shape = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "given"}
+    return hashlib.sha256(json.dumps([FORMAT, rules, options, shape, known]).encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------- token file -> data
+
+
+def load_windows(data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, path: Path) -> WindowData:
+    """The windows of a folder of songs, or of a token file that was made before.
+
+    Args:
+        path: where the token file of a folder is kept; it is made if it is not there, or was made from something else.
+
+    Raises:
+        UserError: nothing to use, or a token file of another kind.
+    """
+    if data.data.endswith(".npy"):
+        path = Path(data.data)
+        record = read_record(path)
+    else:
+        record = read_record(path) if path.exists() else None
+        if record is None or record["made_from"] != made_from(find_songs(data, songs), data, songs, tokenizer):
+            record = make_token_file(path, data, songs, tokenizer)
+    ours, theirs = ({**config, "given": "all"} for config in (dataclasses.asdict(tokenizer), record["tokenizer"]))
+    if ours != theirs:
+        different = ", ".join(f"{name} {theirs.get(name)} -> {value}" for name, value in ours.items() if theirs.get(name) != value)
+        raise UserError(f"{path}: holds other tokens ({different}); use the preset it was made with, or give the folder of songs")
+    tokens = np.load(path, mmap_mode="r")
+    return split_windows(data, songs, tokenizer, tokens, record)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The .json of a token file.
+
+    Raises:
+        UserError: missing, damaged or not ours.
+    """
+    try:
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        shape = np.load(path, mmap_mode="r").shape
+        if record["format"] != FORMAT or shape[0] != record["windows"]:
+            raise ValueError
+        return record
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: is no token file of ours, or its .json is missing or of another version; move it away to make it anew"
+        ) from None
+
+
+def split_windows(
+    data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, tokens: np.ndarray, record: dict[str, Any]
+) -> WindowData:  # fmt: skip
+    """Hold out whole songs, and of them leave out what stands in a training song too, transposed or not."""
+    files = record["files"]
+    file_of = np.repeat(np.arange(len(files)), [row["windows"] for row in files])
+    names = sorted({row["song"] for row in files if row["windows"]})
+    place = {name: i for i, name in enumerate(names)}
+    song = np.array([place.get(row["song"], -1) for row in files])[file_of]
+    held_songs = split_by_song(names, np.bincount(song), data.holdout, data.split_seed)
+    held_out = held_songs[song]
+    used = np.ones(len(tokens), dtype=bool)
+    most = songs.max_windows or data.most_riffs
+    if most and most < len(tokens):
+        share = 1 - held_out.mean()
+        used = some_songs(names, song, ~held_out, round(most * share), data.split_seed)
+        used |= some_songs(names, song, held_out, most - round(most * share), data.split_seed) if held_out.any() else False
+    known = known_windows(tokens, np.flatnonzero(used & ~held_out), np.flatnonzero(used & held_out), tokenizer)
+    used[known] = False
+    rows = []
+    for i, row in enumerate(files):
+        there = FileRow(row["file"], row["song"], row["windows"], row["reason"], row["detail"])
+        there.held_out = bool(row["windows"] and held_songs[place[row["song"]]])
+        rows.append(there)
+        if row["windows"] and not used[file_of == i].any() if most else False:
+            there.refuse("left out by --max-windows", f"{most} windows were asked for")
+    return WindowData(data.data, tokenizer, data, songs, rows, tokens, file_of, held_out, len(known), used, record)
+
+
+def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Which held-out windows stand among the training windows, in any key. train, held: places in tokens -> int64, some of held"""
+    if not len(held):
+        return held
+
+    def keys(index: np.ndarray) -> list[int]:
+        found: list[int] = []
+        for at in range(0, len(index), ROWS):
+            some = np.ascontiguousarray(tokens[index[at : at + ROWS]])
+            if tokenizer.representation == "mono":
+                some = relative_tokens(some.astype(np.int64))
+            found += [hash(row.tobytes()) for row in some]
+        return found
+
+    wanted: dict[int, list[int]] = {}
+    for place, key in zip(held.tolist(), keys(held), strict=True):
+        wanted.setdefault(key, []).append(place)
+    there = set(keys(train)) & set(wanted)
+    return np.array(sorted(place for key in there for place in wanted[key]), dtype=np.int64)
+
+
+# ---------------------------------------------------------------- saying what was found
+
+
+def summary(windows: WindowData) -> str:
+    """The table in short: what was used, what was refused and why, and what the windows are like."""
+    rows = windows.rows
+    used = [row for row in rows if row.riffs]
+    held = int((windows.used & windows.held_out).sum())
+    held_songs = len({row.song for row in used if row.held_out})
+    lines = [
+        f"data: {windows.folder}: {plural(len(rows), 'file')}, {len(used)} used, {len(rows) - len(used)} refused; "
+        f"{plural(len(windows.tokens), 'window')} of {plural(windows.tokenizer.bars, 'bar')}",
+        f"      {len(windows.train_index)} to train on, {held} held out ({plural(held_songs, 'song')}); "
+        f"{windows.known} of held-out songs left out that stand in training songs too",
+    ]
+    some = windows.some_train_tokens(4096, 0)
+    if windows.tokenizer.representation == "mono":
+        lines[-1] += f"; rests {rest_ratio(some).mean():.0%} of steps, {notes_per_bar(some, windows.tokenizer).mean():.1f} notes per bar"
+    return "\n".join([*lines, *refused_lines(rows)])
+
+
+def encoder_inputs(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray | None:
+    """What the encoder is given instead of some steps; None where it is the steps themselves."""
+    return None if tokenizer.given == "all" else given_steps(steps, tokenizer)

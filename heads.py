@@ -1,0 +1,277 @@
+"""What goes into the networks at a step, and what their outputs say of one: tokens of a line, of drums, of a trio, or groove vectors.
+
+No device choice, no printing, no file access in here. Dimensions: B batch, T steps, E embedding, P position, H hidden, G gates (of all
+units of a layer), V logits (of all parts). Steps of music are int64 [B, T] (a line, drums), int64 [B, T, 3] (a trio) or float32
+[B, T, 27] (groove: hits, velocities, offsets of the nine drum classes).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, TokenizerConfig, VAEConfig
+
+DRUMS = len(DRUM_CLASSES)
+
+
+class StepEmbedding(nn.Module, ABC):
+    """A step of music and its place in the bar and in the whole, as one vector; and what a decoder's output says of a step."""
+
+    size: int  # of a step's vector with its place: E + P
+    vector_size: int  # without: E
+    logit_size: int  # V
+    draws: int  # random numbers that drawing a step takes
+
+    def add_places(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
+        self.in_bar = nn.Embedding(tokenizer.steps_per_bar, model.position_size)
+        self.bar = nn.Embedding(tokenizer.bars, model.position_size)
+        place = torch.arange(tokenizer.steps)
+        self.register_buffer("place_in_bar", place % tokenizer.steps_per_bar, persistent=False)
+        self.register_buffer("place_bar", place // tokenizer.steps_per_bar, persistent=False)
+        self.size = self.vector_size + model.position_size
+
+    def positions(self) -> Tensor:
+        return self.in_bar(self.place_in_bar) + self.bar(self.place_bar)  # [T, P]
+
+    def forward(self, steps: Tensor) -> Tensor:
+        positions = self.positions().expand(len(steps), -1, -1)  # [B, T, P]
+        return torch.cat([self.vectors(steps), positions], dim=-1)  # [B, T, E + P]
+
+    @abstractmethod
+    def vectors(self, steps: Tensor) -> Tensor:
+        """Steps without their place. [..., E]"""
+
+    @abstractmethod
+    def start(self, count: int) -> Tensor:
+        """What stands before the first step, and in place of steps that word dropout hides: a step for each of so many."""
+
+    @abstractmethod
+    def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        """What `gates` needs, computed once. weight: [G, E]; bias: [G]"""
+
+    @abstractmethod
+    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        """A step's share of the next step's gates: weight times its vector, plus bias. before: one step of each -> [B, G]"""
+
+    @abstractmethod
+    def logits(self, output: Tensor, bias: Tensor) -> Tensor:
+        """What a decoder's output says. output: [..., E]; bias: [V] -> [..., V]"""
+
+    @abstractmethod
+    def output_weights(self, weight: Tensor, bias: Tensor, logit_bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A decoder's output layer and `logits` as one. weight: [E, H]; bias: [E]; logit_bias: [V] -> [V, H], [V]"""
+
+    @abstractmethod
+    def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
+        """Reconstruction loss of each step. logits: [B, T, V] -> [B, T]"""
+
+    @abstractmethod
+    def likeliest(self, logits: Tensor) -> Tensor:
+        """The likeliest steps. logits: [..., V]"""
+
+    @abstractmethod
+    def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
+        """Which steps are right, all of their parts. bool [B, T]"""
+
+    @abstractmethod
+    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Draw one step of each at temperature 1. logits: [B, V]; uniform: [B, draws] in 0..1 (1 excluded)"""
+
+
+def step_embedding(model: VAEConfig, tokenizer: TokenizerConfig) -> StepEmbedding:
+    """The embedding of a representation."""
+    return (GrooveEmbedding if tokenizer.representation == "groove" else TokenEmbedding)(model, tokenizer)
+
+
+# ---------------------------------------------------------------- tokens
+
+
+class PitchTable(nn.Module):
+    """Vectors of a line's tokens; index V is the start token.
+
+    A pitch is the sum of a vector of its own, one of its pitch class and one of its octave: what is learned of one E helps with the
+    others.
+    """
+
+    def __init__(self, size: int, embed_size: int) -> None:
+        super().__init__()
+        tokens = torch.arange(size + 1)
+        is_pitch = (tokens > REST) & (tokens <= MAX_PITCH)
+        self.register_buffer("pitch_class_of", torch.where(is_pitch, tokens % 12, 12), persistent=False)
+        self.register_buffer("octave_of", torch.where(is_pitch, tokens // 12, MAX_PITCH // 12 + 1), persistent=False)
+        self.token = nn.Embedding(len(tokens), embed_size)
+        self.pitch_class = nn.Embedding(13, embed_size)
+        self.octave = nn.Embedding(MAX_PITCH // 12 + 2, embed_size)
+
+    def forward(self) -> Tensor:
+        return self.token.weight + self.pitch_class(self.pitch_class_of) + self.octave(self.octave_of)  # [V + 1, E]
+
+
+class DrumTable(nn.Module):
+    """Vectors of drum tokens, each the sum of one of its own and one of each class that is struck; index 512 is the start token."""
+
+    def __init__(self, embed_size: int) -> None:
+        super().__init__()
+        struck = (torch.arange(DRUM_TOKENS + 1).unsqueeze(1) >> torch.arange(DRUMS)) % 2  # nothing for the start token
+        self.register_buffer("struck", struck.float(), persistent=False)
+        self.token = nn.Embedding(DRUM_TOKENS + 1, embed_size)
+        self.drum = nn.Embedding(DRUMS, embed_size)
+
+    def forward(self) -> Tensor:
+        return self.token.weight + cast(Tensor, self.struck) @ self.drum.weight  # [V + 1, E]
+
+
+class TokenEmbedding(StepEmbedding):
+    """Steps of tokens: of one part (a line, drums), or of three (a trio).
+
+    The output layer shares the token vectors of the input (Press & Wolf 2017): with few riffs it learns several times faster.
+    """
+
+    def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
+        super().__init__()
+        self.sizes, self.embed_size = tokenizer.vocab_sizes, model.embed_size
+        self.logit_size, self.draws, self.vector_size = sum(self.sizes), len(self.sizes), len(self.sizes) * model.embed_size
+        self.parts = nn.ModuleList(
+            DrumTable(model.embed_size) if size == DRUM_TOKENS else PitchTable(size, model.embed_size) for size in self.sizes
+        )
+        self.add_places(model, tokenizer)
+
+    def tables(self) -> list[Tensor]:
+        """The vectors of all tokens of each part. [V + 1, E] each"""
+        return [part() for part in self.parts]
+
+    def split(self, steps: Tensor) -> Sequence[Tensor]:
+        """The parts of some steps, each int64 [...]."""
+        return steps.unbind(dim=-1) if len(self.parts) > 1 else [steps]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts), dim=-1) if len(parts) > 1 else parts[0]
+
+    def vectors(self, steps: Tensor) -> Tensor:
+        return torch.cat([F.embedding(part, table) for part, table in zip(self.split(steps), self.tables(), strict=True)], dim=-1)
+
+    def start(self, count: int) -> Tensor:
+        device = self.in_bar.weight.device
+        return self.join([torch.full((count,), size, dtype=torch.int64, device=device) for size in self.sizes])
+
+    def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        weights = weight.split(self.embed_size, dim=1)
+        biases = [bias, *[torch.zeros_like(bias)] * (len(weights) - 1)]
+        return [F.linear(table, w, b) for table, w, b in zip(self.tables(), weights, biases, strict=True)]
+
+    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        first, *others = (table[part] for table, part in zip(tables, self.split(before), strict=True))
+        return sum(others, first)
+
+    def logits(self, output: Tensor, bias: Tensor) -> Tensor:
+        outputs, biases = output.split(self.embed_size, dim=-1), bias.split(self.sizes)
+        return torch.cat([F.linear(x, table[:-1], b) for x, table, b in zip(outputs, self.tables(), biases, strict=True)], dim=-1)
+
+    def output_weights(self, weight: Tensor, bias: Tensor, logit_bias: Tensor) -> tuple[Tensor, Tensor]:
+        by_part = zip(self.tables(), weight.split(self.embed_size), bias.split(self.embed_size), logit_bias.split(self.sizes), strict=True)
+        weights, biases = zip(*((table[:-1] @ w, table[:-1] @ b + more) for table, w, b, more in by_part), strict=True)
+        return torch.cat(weights), torch.cat(biases)
+
+    def part_nats(self, logits: Tensor, steps: Tensor) -> list[Tensor]:
+        """`nats` of each part: cross-entropy. [B, T] each"""
+        by_part = zip(logits.split(self.sizes, dim=-1), self.split(steps), strict=True)
+        return [F.cross_entropy(some.transpose(1, 2), part, reduction="none") for some, part in by_part]
+
+    def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
+        first, *others = self.part_nats(logits, steps)
+        return sum(others, first)
+
+    def likeliest(self, logits: Tensor) -> Tensor:
+        return self.join([part.argmax(dim=-1) for part in logits.split(self.sizes, dim=-1)])
+
+    def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
+        return (predicted == steps).reshape(*steps.shape[:2], -1).all(dim=-1)
+
+    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        by_part = zip(logits.split(self.sizes, dim=-1), uniform.unbind(dim=1), strict=True)
+        return self.join([inverse_cdf(part.softmax(dim=-1), u) for part, u in by_part])
+
+
+def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw from categorical distributions with given uniform numbers.
+
+    Args:
+        probabilities: [B, V], each row summing to 1 up to rounding.
+        uniform: [B] in 0..1 (1 excluded).
+
+    Returns:
+        int64 [B], never a token of probability 0.
+    """
+    cumulative = probabilities.double().cumsum(dim=-1)
+    target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]  # rounding may leave the sum off 1
+    return (cumulative <= target).sum(dim=-1)
+
+
+# ---------------------------------------------------------------- groove vectors
+
+
+class GrooveEmbedding(StepEmbedding):
+    """Steps of groove vectors, which are their own embedding (Gillick et al. 2019, arXiv:1905.06118).
+
+    Hits are Bernoulli, in nats; velocities and offsets are predicted as they are, and their squared errors added, over all classes, those
+    that are not struck (0) included. So the sum is no likelihood, and a -ELBO with it compares groove models alone.
+    """
+
+    def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
+        super().__init__()
+        self.vector_size, self.logit_size, self.draws = GROOVE_SIZE, GROOVE_SIZE, DRUMS
+        self.add_places(model, tokenizer)
+
+    def vectors(self, steps: Tensor) -> Tensor:
+        return steps
+
+    def start(self, count: int) -> Tensor:
+        return torch.zeros(count, GROOVE_SIZE, device=self.in_bar.weight.device)
+
+    def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        return [weight, bias]
+
+    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        return F.linear(before, *tables)
+
+    def logits(self, output: Tensor, bias: Tensor) -> Tensor:
+        return output + bias
+
+    def output_weights(self, weight: Tensor, bias: Tensor, logit_bias: Tensor) -> tuple[Tensor, Tensor]:
+        return weight, bias + logit_bias
+
+    def part_nats(self, logits: Tensor, steps: Tensor) -> list[Tensor]:
+        """The losses of hits, velocities and offsets. [B, T] each"""
+        hits, velocities, offsets = steps.split(DRUMS, dim=-1)
+        hit_logits, loud, late = logits.split(DRUMS, dim=-1)
+        losses = (
+            F.binary_cross_entropy_with_logits(hit_logits, hits, reduction="none"),
+            (loud.sigmoid() - velocities).square(),
+            (late.tanh() - offsets).square(),
+        )
+        return [loss.sum(dim=-1) for loss in losses]
+
+    def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
+        hits, velocities, offsets = self.part_nats(logits, steps)
+        return hits + velocities + offsets
+
+    def likeliest(self, logits: Tensor) -> Tensor:
+        return self._played(logits, logits[..., :DRUMS] > 0)
+
+    def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
+        return (predicted[..., :DRUMS] == steps[..., :DRUMS]).all(dim=-1)
+
+    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        return self._played(logits, uniform < logits[..., :DRUMS].sigmoid())
+
+    def _played(self, logits: Tensor, hits: Tensor) -> Tensor:
+        """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck. hits: bool [..., 9]"""
+        _, loud, late = logits.split(DRUMS, dim=-1)
+        struck = hits.to(logits.dtype)
+        return torch.cat([struck, struck * loud.sigmoid(), struck * late.tanh()], dim=-1)
