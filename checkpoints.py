@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import DataConfig, DiffusionConfig, EventConfig, LMConfig, TokenizerConfig, UserError, VAEConfig
+from config import TOKEN_FILE, DataConfig, DiffusionConfig, EventConfig, LMConfig, SongConfig, TokenizerConfig, UserError, VAEConfig
+from corpus import WindowData, load_windows
 from dataset import RiffData, load_riffs
 from diffusion import LatentDiffusion
 from files import write_file
@@ -40,7 +41,7 @@ REQUIRED = {
     LM_KIND: ("tokenizer", "events", "model", "weights", "data", "data_hash", "known", "step", "options"),
 }
 
-Config = TypeVar("Config", TokenizerConfig, EventConfig, VAEConfig, DiffusionConfig, LMConfig, DataConfig)
+Config = TypeVar("Config", TokenizerConfig, EventConfig, VAEConfig, DiffusionConfig, LMConfig, DataConfig, SongConfig)
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
@@ -212,15 +213,44 @@ def load_same_riffs(vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, 
     Raises:
         UserError: they changed.
     """
-    known = {f.name for f in dataclasses.fields(DataConfig)}
-    config = build_config(DataConfig, {name: value for name, value in vae_content["data"].items() if name in known}, path)
-    riff_data = load_riffs(dataclasses.replace(config, data=folder or config.data), tokenizer)
+    riff_data = load_riffs(_data_config(vae_content, folder, path), tokenizer)
     if riff_data.fingerprint != vae_content["data_hash"]:
         raise UserError(
             f"{riff_data.folder}: its riffs are not those that {path} was trained on; run train_vae.py --restart in that --run-dir, "
             "or give the old riffs with --data"
         )
     return riff_data
+
+
+def _data_config(vae_content: Mapping[str, Any], folder: str, path: str | os.PathLike[str]) -> DataConfig:
+    """What a VAE was trained on, or the same in another folder."""
+    known = {f.name for f in dataclasses.fields(DataConfig)}
+    config = build_config(DataConfig, {name: value for name, value in vae_content["data"].items() if name in known}, path)
+    return dataclasses.replace(config, data=folder or config.data)
+
+
+def songs_config(vae_content: Mapping[str, Any], path: str | os.PathLike[str]) -> SongConfig:
+    """Which windows of songs a VAE was trained on; songs is False for riffs."""
+    return build_config(SongConfig, vae_content.get("songs", {}), path)
+
+
+def load_same_windows(
+    vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, folder: str, path: str | os.PathLike[str]
+) -> WindowData:  # fmt: skip
+    """load_same_riffs for windows of songs: out of the token file beside the VAE, as it stands, if no folder is given.
+
+    Raises:
+        UserError: they changed.
+    """
+    token_file = Path(path).parent / TOKEN_FILE
+    data = _data_config(vae_content, folder or (str(token_file) if token_file.exists() else ""), path)
+    windows = load_windows(data, songs_config(vae_content, path), tokenizer, token_file)
+    if windows.fingerprint != vae_content["data_hash"]:
+        raise UserError(
+            f"{windows.folder}: its windows are not those that {path} was trained on; run train_vae.py --restart in that --run-dir, "
+            "or give the old songs with --data"
+        )
+    return windows
 
 
 def known_riffs(tokens: np.ndarray, names: Sequence[str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:

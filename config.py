@@ -28,6 +28,7 @@ TRIO_PARTS = ("melody", "bass", "drums")
 
 VAE_FILE = "riff_vae.pth"
 DIFFUSION_FILE = "latent_diffusion.pth"
+TOKEN_FILE = "tokens.npy"
 LM_FILE = "language_model.pth"
 BASE_MODEL = "pretrained/guitar_2bar.pth"
 LONG_FILE = "generated_riff_long.mid"

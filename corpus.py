@@ -84,6 +84,12 @@ class WindowData:
             index = np.sort(np.random.default_rng(seed).choice(index, most, replace=False))
         return self.tokens[index]
 
+    def name_of(self, place: int) -> str:
+        """File and bar of a window. place: in tokens"""
+        row = self.record["files"][int(self.file_of[place])]
+        first = int(np.searchsorted(self.file_of, self.file_of[place]))
+        return f"{row['file']} bar {row['bars'][place - first]}"
+
     def batch(self, index: np.ndarray, seed: Sequence[int]) -> np.ndarray:
         """Training windows, transposed at random inside the range of the config; a function of (index, seed).
 

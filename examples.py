@@ -12,11 +12,9 @@ import numpy as np
 
 import corpus
 import dataset
-from config import DataConfig, SongConfig, TokenizerConfig
+from config import TOKEN_FILE, DataConfig, SongConfig, TokenizerConfig
 from corpus import WindowData, load_windows
 from dataset import ExampleStream, FileRow, RiffData, augmented_batch, load_riffs, training_stream
-
-TOKEN_FILE = "tokens.npy"
 
 
 class Examples(Protocol):

@@ -37,6 +37,7 @@ from output.riff_modes import (
     write_verse,
 )
 from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
+from output.window_modes import write_windows
 from presets import (
     MODES,
     Answer,
@@ -47,6 +48,7 @@ from presets import (
     Sample,
     format_options,
     is_language_model,
+    is_of_windows,
     parse_options,
     parse_seeds,
     preset_options,
@@ -133,6 +135,7 @@ RIFFS_ALONE = (
     *(f"steer.{f.name}" for f in dataclasses.fields(SteerConfig)),
 )
 DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta", "steer.guidance_scale")
+WINDOWS_ALONE = (".track", ".kit")
 PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
 ASKED = tuple(f"steer.{name}" for name in (*ATTRIBUTES, "guidance_scale", "candidates"))
 DRAWN = ("sample.temperature", "sample.top_k", "sample.top_p", ".max_copy")
@@ -149,6 +152,10 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     without_verse = () if getattr(options, "form", "") == FREE_FORM else (".form", ".bars")  # a language model makes no verses
     idle = (*PIECES_ALONE, *((*DIFFUSION_ALONE, *without_verse) if lm else ()))
     idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else idle
+    if is_of_windows(options.preset):
+        kind, idle = "a model of windows", (*PIECES_ALONE, *RIFFS_ALONE[1:], "steer.guidance_scale")
+    else:
+        idle = (*idle, *WINDOWS_ALONE)
     kept = [f"--{name.replace('_', '-')}" for name in ("keep_rhythm", "keep_pitches") if getattr(options, name, False)]
     if len(kept) > 1:
         raise UserError("--keep-rhythm --keep-pitches: together they leave nothing to write; give one of them")
@@ -213,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(options, Sample):
             raise UserError(f"{options.MODE}: needs a VAE of riffs; {options.preset} is a language model of whole pieces")
         return write_pieces(options, seeds, device)
+    if is_of_windows(options.preset):
+        return write_windows(options, seeds, device)
     model = load_riff_model(options, device)
     if isinstance(options, Sample):
         if options.pick > len(seeds):

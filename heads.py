@@ -262,15 +262,15 @@ class GrooveEmbedding(StepEmbedding):
         return hits + velocities + offsets
 
     def likeliest(self, logits: Tensor) -> Tensor:
-        return self._played(logits, logits[..., :DRUMS] > 0)
+        return self.played(logits, logits[..., :DRUMS] > 0)
 
     def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
         return (predicted[..., :DRUMS] == steps[..., :DRUMS]).all(dim=-1)
 
     def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        return self._played(logits, uniform < logits[..., :DRUMS].sigmoid())
+        return self.played(logits, uniform < logits[..., :DRUMS].sigmoid())
 
-    def _played(self, logits: Tensor, hits: Tensor) -> Tensor:
+    def played(self, logits: Tensor, hits: Tensor) -> Tensor:
         """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck. hits: bool [..., 9]"""
         _, loud, late = logits.split(DRUMS, dim=-1)
         struck = hits.to(logits.dtype)

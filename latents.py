@@ -1,4 +1,4 @@
-"""The latents of riffs: what a prior is trained on, and what it is compared with."""
+"""The latents of riffs and windows: what a prior is trained on, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from config import TokenizerConfig
+from corpus import WindowData
 from dataset import RiffData, augmented_batch, training_stream
 from models import MusicVAE
+from windows import given_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +34,33 @@ class LatentTable:
 
 @torch.inference_mode()
 def latent_table(vae: MusicVAE, tokens: np.ndarray, device: torch.device) -> LatentTable:
-    """Encode riffs. tokens: int [riffs, T]"""
-    parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in torch.from_numpy(tokens).split(1024)]
+    """Encode music. tokens: [riffs, T] and more, steps"""
+    given = encoder_steps(as_steps(tokens), vae.tokenizer)
+    parts = [torch.stack(vae.encoder(some.to(device))).cpu() for some in given.split(1024)]
     mu, logvar = torch.cat(parts, dim=1)
     return LatentTable(mu.clone(), torch.exp(0.5 * logvar))
+
+
+def as_steps(tokens: np.ndarray) -> Tensor:
+    """Steps as the models take them: int64, or float32 for groove."""
+    return torch.from_numpy(np.array(tokens, dtype=np.float32 if tokens.dtype.kind == "f" else np.int64))
+
+
+def encoder_steps(steps: Tensor, tokenizer: TokenizerConfig) -> Tensor:
+    """What the encoder is given of some steps."""
+    return steps if tokenizer.given == "all" else as_steps(given_steps(steps.numpy(), tokenizer))
+
+
+def prior_windows(windows: WindowData, latents: int, seed: int) -> np.ndarray:
+    """The windows of songs to encode for training: a random choice where there are more, transposed as for the VAE.
+
+    Returns:
+        [latents, or one for each window if there are fewer; T] and more
+    """
+    rng = np.random.default_rng(seed)
+    count = len(windows.train_index)
+    index = np.sort(rng.choice(count, latents, replace=False)) if count > latents else np.resize(np.arange(count), latents)
+    return windows.batch(index, [seed])
 
 
 def prior_tokens(riff_data: RiffData, latents: int, transpose: int, seed: int) -> np.ndarray:

@@ -55,6 +55,11 @@ def where_steps(condition: Tensor, steps: Tensor, others: Tensor) -> Tensor:
 # ---------------------------------------------------------------- recurrent layers
 
 
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map, to nothing as well, which nn.Linear initialises only with a warning."""
+    return nn.Linear(inputs, outputs) if outputs else nn.utils.skip_init(nn.Linear, inputs, outputs)
+
+
 def state_size(cell: str, hidden_size: int, layers: int) -> int:
     """S, of a Recurrent's state."""
     return hidden_size * layers * (2 if cell == "lstm" else 1)
@@ -134,7 +139,7 @@ class Encoder(nn.Module):
         self.is_lstm, both = model.cell == "lstm", 2 * model.encoder_size
         kind = nn.LSTM if self.is_lstm else nn.GRU
         self.rnn = kind(embedding.size, model.encoder_size, num_layers=model.encoder_layers, batch_first=True, bidirectional=True)
-        self.summary = nn.Linear(both, model.summary_size)
+        self.summary = linear(both, model.summary_size)
         size = both + tokenizer.steps * model.summary_size
         self.mu = nn.Linear(size, model.z_size)
         self.logvar = nn.Linear(size, model.z_size)
@@ -179,7 +184,7 @@ class Decoder(nn.Module):
         share(self, embedding)
         self.z_size, self.steps = z_size or model.z_size, steps or tokenizer.steps
         self.first_state = nn.Linear(self.z_size, state_size(model.cell, model.decoder_size, model.decoder_layers))
-        self.plan = nn.Linear(self.z_size, self.steps * model.plan_size)
+        self.plan = linear(self.z_size, self.steps * model.plan_size)
         inputs = embedding.size + self.z_size + model.plan_size
         self.layers = Recurrent(model.cell, inputs, model.decoder_size, model.decoder_layers)
         self.output = nn.Linear(model.decoder_size, embedding.vector_size)

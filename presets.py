@@ -171,6 +171,8 @@ class FromRiff(Generate):
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()  # the MIDI file of the riff
     from_bar: int = 0  # where the riff begins in its file, counted from 1; 0: the first riff there
+    track: str = ""  # models of windows: the line to read, by number or a part of its name, where several would do
+    kit: Literal["general", "roland"] = "general"  # models of drums: which drum each pitch of the file is
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 8  # how many, with the seeds --seed, --seed + 1, ...
     max_copy: float = 1.0  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
 
@@ -311,7 +313,12 @@ _MELODY: dict[str, Any] = {
     "dataset.transpose_high": 108,
 }
 _DRUMS: dict[str, Any] = {"tokenizer.representation": "drums", "songs.kit": "roland", "dataset.transpose": 0}
-_GROOVE: dict[str, Any] = {"tokenizer.representation": "groove", "songs.kit": "roland", "dataset.transpose": 0, "train_vae.word_dropout": 0.0}
+_GROOVE: dict[str, Any] = {
+    "tokenizer.representation": "groove",
+    "songs.kit": "roland",
+    "dataset.transpose": 0,
+    "train_vae.word_dropout": 0.0,
+}
 _TRIO: dict[str, Any] = _MELODY | {"tokenizer.representation": "trio", "songs.song_pattern": "__(.*)", "songs.min_notes_per_bar": 1.0}
 _SAMPLED: dict[str, Any] = {"train_vae.scheduled_sampling": 1.0, "train_vae.sampling_rate": 1000.0}
 _4_BARS: dict[str, Any] = {"tokenizer.bars": 4, "songs.hop": 1}
@@ -329,7 +336,10 @@ _SMALL_16: dict[str, Any] = _SMALL | _16_BARS | _sizes(256, 1, 256, 1, 128, summ
 FAMILY: dict[str, dict[str, Any]] = {
     "melody_2bar_small": _SMALL | _MELODY | _sizes(256, 1, 384, 1, 64, plan_size=32, summary_size=16) | {"songs.hop": 1},
     "melody_2bar": _PUBLISHED | _MELODY | _SAMPLED | _sizes(512, 1, 256, 2, 256) | {"songs.hop": 1, "train_vae.beta_rate": 0.99999},
-    "melody_2bar_big": _PUBLISHED | _MELODY | _SAMPLED | _sizes(2048, 1, 2048, 3, 512)
+    "melody_2bar_big": _PUBLISHED
+    | _MELODY
+    | _SAMPLED
+    | _sizes(2048, 1, 2048, 3, 512)
     | {"songs.hop": 1, "train_vae.beta_rate": 0.99999, "train_vae.beta": 0.5},
     "melody_4bar_hier_small": _SMALL | _MELODY | _4_BARS | _HIER_4 | _sizes(192, 1, 256, 1, 64, conductor_size=192),
     "melody_4bar_hier": _PUBLISHED | _MELODY | _4_BARS | _DOCUMENTS,
@@ -340,12 +350,30 @@ FAMILY: dict[str, dict[str, Any]] = {
     "drums_2bar_small": _SMALL | _DRUMS | _sizes(192, 1, 256, 1, 64),
     "drums_2bar": _PUBLISHED | _DRUMS | _SAMPLED | _FREE_48 | _sizes(512, 1, 256, 2, 256),
     "drums_2bar_big": _PUBLISHED | _DRUMS | _SAMPLED | _FREE_48 | _sizes(2048, 1, 2048, 3, 512),
-    "drums_4bar_hier_v1_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _sizes(192, 1, 256, 1, 128, conductor_size=192),
+    "drums_4bar_hier_v1_small": _SMALL
+    | _DRUMS
+    | _4_BARS
+    | _HIER_4
+    | _FEEDBACK
+    | _FREE_48
+    | _sizes(192, 1, 256, 1, 128, conductor_size=192),
     "drums_4bar_hier_v1": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | {"model.z_size": 512},
-    "drums_4bar_hier_v2_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _ROCK
+    "drums_4bar_hier_v2_small": _SMALL
+    | _DRUMS
+    | _4_BARS
+    | _HIER_4
+    | _FEEDBACK
+    | _FREE_48
+    | _ROCK
     | _sizes(192, 1, 256, 1, 128, conductor_size=192),
     "drums_4bar_hier_v2": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | _ROCK | {"model.z_size": 512},
-    "drums_4bar_hier_v3_small": _SMALL | _DRUMS | _4_BARS | _HIER_4 | _FEEDBACK | _FREE_48 | _ROCK
+    "drums_4bar_hier_v3_small": _SMALL
+    | _DRUMS
+    | _4_BARS
+    | _HIER_4
+    | _FEEDBACK
+    | _FREE_48
+    | _ROCK
     | _sizes(192, 1, 256, 1, 64, conductor_size=192),
     "drums_4bar_hier_v3": _PUBLISHED | _DRUMS | _4_BARS | _SAMPLED | _DOCUMENTS | _FEEDBACK | _ROCK,
     "drums_16bar_flat_small": _SMALL_16 | _DRUMS,
@@ -363,7 +391,12 @@ FAMILY: dict[str, dict[str, Any]] = {
     "groove_2bar_tap_small": _GROOVAE_SMALL | {"tokenizer.given": "taps"},
     "groove_2bar_tap": _GROOVAE | {"tokenizer.given": "taps"},
     "trio_16bar_small": _SMALL_16 | _TRIO | _HIER_16,
-    "trio_16bar": _PUBLISHED | _TRIO | _16_BARS | _LONG | _HIER_16 | _sizes(2048, 2, 1024, 2, 512, conductor_size=1024)
+    "trio_16bar": _PUBLISHED
+    | _TRIO
+    | _16_BARS
+    | _LONG
+    | _HIER_16
+    | _sizes(2048, 2, 1024, 2, 512, conductor_size=1024)
     | {"train_vae.batch_size": 256},
 }
 
@@ -435,6 +468,11 @@ def preset_options(script: type[Script], preset: str, init_from: str = "") -> Sc
 def is_language_model(preset: str) -> bool:
     """Whether a preset is trained by train_lm.py."""
     return _LM_WORD in PRESETS[preset]
+
+
+def is_of_windows(preset: str) -> bool:
+    """Whether a preset's music is windows of whole songs, not riffs."""
+    return bool(PRESETS[preset].get("songs.songs"))
 
 
 def writes_events(preset: str) -> bool:

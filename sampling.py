@@ -14,7 +14,7 @@ from torch import Tensor
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig
 from diffusion import LatentDiffusion
-from heads import TokenEmbedding, inverse_cdf
+from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
 from measures.novelty import Nearest, TrainingRiffs
 from models import MusicVAE
 from steering.rules import RiffRules
@@ -136,6 +136,19 @@ def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig
     return torch.stack(made, dim=1)
 
 
+@torch.inference_mode()
+def play_hits(vae: MusicVAE, z: Tensor, hits: Tensor) -> Tensor:
+    """Groove vectors with given hits, as loud and as late as the model plays them. z: [B, Z]; hits: bool [B, T, 9] -> float32 [B, T, 27]"""
+    assert isinstance(vae.embedding, GrooveEmbedding)
+    state, shares = vae.decoder.start(z)
+    before, made = vae.embedding.start(len(z)), []
+    for t in range(vae.tokenizer.steps):
+        logits, state = vae.decoder.step(t, before, state, shares)
+        before = vae.embedding.played(logits, hits[:, t])
+        made.append(before)
+    return torch.stack(made, dim=1)
+
+
 def _draw_tokens(
     embedding: TokenEmbedding, tokenizer: TokenizerConfig, logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
 ) -> Tensor:
@@ -228,11 +241,11 @@ def random_numbers(vae: MusicVAE, entropy: Sequence[Sequence[int]], draws: int) 
         draws: normal vectors for each riff.
 
     Returns:
-        uniform [B, T], for tokens; and normal [draws, B, Z], for latents.
+        uniform [B, T] (where a step takes several draws, T times as many), for steps; and normal [draws, B, Z], for latents.
     """
     device = next(vae.parameters()).device
     rngs = [np.random.default_rng(np.random.SeedSequence(one)) for one in entropy]
-    uniform = np.stack([rng.random(vae.tokenizer.steps, dtype=np.float32) for rng in rngs])
+    uniform = np.stack([rng.random(vae.tokenizer.steps * vae.embedding.draws, dtype=np.float32) for rng in rngs])
     normal = np.stack([rng.standard_normal((draws, vae.config.z_size), dtype=np.float32) for rng in rngs], axis=1)
     return torch.from_numpy(uniform).to(device), torch.from_numpy(normal).to(device)
 
@@ -245,18 +258,17 @@ def sample_riffs(
     rules: RiffRules | None = None,
     attempt: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Draw one riff for each seed.
+    """Draw one riff, or window of any representation, for each seed.
 
     Args:
         diffusion: the prior of z; None is N(0, I).
         seeds: any non-negative ints; what a seed gives does not depend on the others.
-        rules: what the riffs obey; None takes any legal ones.
+        rules: what the riffs obey; None takes any legal music.
         attempt: another number draws another riff for the same seed.
 
     Returns:
-        tokens: int64 [seeds, T]; z: float32 [seeds, Z]
+        steps: [seeds, T] and more; z: float32 [seeds, Z]
     """
-    rules = rules or RiffRules(vae.tokenizer)
     times = denoising_times(diffusion.config.num_timesteps, sample.sampling_steps) if diffusion is not None else []
     tokens, latents = [], []
     for first in range(0, len(seeds), CHUNK):
@@ -266,7 +278,11 @@ def sample_riffs(
         draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
         uniform, noise = random_numbers(vae, entropy, draws)
         z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], times, sample.eta)
-        tokens.append(decode(vae, z, uniform, sample, rules)[: len(chunk)].cpu())
+        if rules is None:
+            made = decode_steps(vae, z, uniform.unflatten(1, (vae.tokenizer.steps, -1)), sample)
+        else:
+            made = decode(vae, z, uniform, sample, rules)
+        tokens.append(made[: len(chunk)].cpu())
         latents.append(z[: len(chunk)].cpu())
     return torch.cat(tokens).numpy(), torch.cat(latents).numpy()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,21 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import training
-from checkpoints import DIFFUSION_KIND, load_same_riffs, load_vae, load_weights, read_checkpoint, save_checkpoint, weights_hash
+from checkpoints import (
+    DIFFUSION_KIND,
+    load_same_riffs,
+    load_same_windows,
+    load_vae,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    songs_config,
+    weights_hash,
+)
 from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, run_script
 from dataset import ExampleStream
 from diffusion import LatentDiffusion
-from latents import LatentTable, latent_table, prior_tokens
+from latents import LatentTable, latent_table, prior_tokens, prior_windows
 from measures.novelty import TrainingRiffs, human_distance
 from models import MusicVAE
 from presets import TrainDiffusion, format_options, parse_options
@@ -101,20 +111,81 @@ def evaluate(model: LatentDiffusion, table: LatentTable, device: torch.device) -
     return {"loss": float(losses.mean()), **{f"quarter_{q + 1}": float(losses[quarter == q].mean()) for q in range(4)}}
 
 
-def sampled_novelty(
-    vae: MusicVAE, model: LatentDiffusion, known: TrainingRiffs, rules: RiffRules, seed: int = training.EVALUATION_SEED
-) -> dict[str, float]:
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What new riffs are held against while the prior is trained: riffs alone, of windows of songs the held-out loss judges."""
+
+    known: TrainingRiffs
+    rules: RiffRules
+    human: float  # distance of people's riffs to the nearest of another song, median; NaN with one song
+
+
+def sampled_novelty(vae: MusicVAE, model: LatentDiffusion, judge: Judge, seed: int = training.EVALUATION_SEED) -> dict[str, float]:
     """How new riffs are, drawn as generate.py draws them by default but for its refusal of copies.
 
     Returns:
         distance: median distance to their nearest training riffs, 0..1; copies: how many are a training riff, exact or transposed.
     """
-    tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), rules)
-    nearest = known.nearest(tokens)
+    tokens, _ = sample_riffs(vae, model, range(seed, seed + NOVELTY_SAMPLES), SampleConfig(), judge.rules)
+    nearest = judge.known.nearest(tokens)
     return {"distance": float(np.median(nearest.distance)), "copies": int(nearest.copy.sum())}
 
 
+def as_new(shown: Mapping[str, float], judge: Judge | None) -> bool:
+    """Whether riffs are as far from the training riffs as people's, as far as that can be told."""
+    return judge is None or bool(np.isnan(judge.human) or (shown["distance"] >= judge.human and not shown["copies"]))
+
+
+def better(shown: Mapping[str, float], best: Mapping[str, Any], judge: Judge | None, held_out: bool) -> bool:
+    """Whether a model is to be kept in place of the best so far.
+
+    Later models are truer to the style, up to copying it: of riffs the last that is as new as people's are is kept, or the newest one.
+    Windows of songs are many, and the held-out loss tells.
+    """
+    if best["step"] is None:
+        return True
+    if judge is None:
+        return not held_out or shown["loss"] < best["loss"]
+    newer = (-shown["copies"], shown["distance"]) > (-best["copies"], best["distance"])
+    return as_new(shown, judge) or (newer and not best["as_new"])
+
+
 # ---------------------------------------------------------------- main
+
+
+def prior_data(
+    vae: MusicVAE, vae_content: Mapping[str, Any], options: TrainDiffusion, processes: training.Processes
+) -> tuple[np.ndarray, np.ndarray, str, Judge | None]:
+    """What the prior is trained on, says what it is.
+
+    Returns:
+        steps to encode, held-out steps, the data's fingerprint, and of riffs what judges new ones.
+
+    Raises:
+        UserError: the VAE was trained on something else.
+    """
+    train, path, tokenizer = options.train, Path(options.run.run_dir) / VAE_FILE, vae.tokenizer
+    if songs_config(vae_content, path).songs:
+        windows = processes.first(lambda: load_same_windows(vae_content, tokenizer, options.data, path))
+        tokens = prior_windows(windows, train.latents, options.run.seed)
+        if processes.is_main:
+            print(f"data: {len(windows.train_index)} windows of {windows.folder}, as {len(tokens)} latents")
+        return tokens, windows.held_out_tokens, windows.fingerprint, None
+    riff_data = load_same_riffs(vae_content, tokenizer, options.data, path)
+    tokens = prior_tokens(riff_data, train.latents, train.prior_transpose, options.run.seed)
+    judge = Judge(
+        TrainingRiffs(riff_data.train_tokens, riff_data.train_names, tokenizer),
+        RiffRules(tokenizer, Demands(vae_content["data"]["lowest"], vae_content["data"]["highest"])),
+        human_distance(riff_data.train_tokens, riff_data.train_song, tokenizer),
+    )
+    if processes.is_main:
+        riffs, distinct = len(riff_data.train_tokens), len(np.unique(tokens, axis=0))
+        print(f"data: {riffs} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents")
+        if not np.isnan(judge.human):
+            print(
+                f"      riffs lie {judge.human:.3f} from the nearest of another song (median): new ones shall not lie closer, nor be copies"
+            )
+    return tokens, riff_data.held_out_tokens, riff_data.fingerprint, judge
 
 
 def initial_weights(path: str, model: LatentDiffusion) -> None:
@@ -146,23 +217,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- data: the latents of the VAE
     vae, vae_content = load_vae(folder / VAE_FILE, str(device))
     vae_hash = weights_hash(vae.state_dict())
-    riff_data = load_same_riffs(vae_content, vae.tokenizer, options.data, folder / VAE_FILE)
     training.announce(run, device, threads, processes)
-    tokens = prior_tokens(riff_data, train.latents, train.prior_transpose, run.seed)
+    tokens, held_out, data_hash, judge = prior_data(vae, vae_content, options, processes)
     table = latent_table(vae, tokens, device)
-    held_table = latent_table(vae, riff_data.held_out_tokens, device) if riff_data.held_out.any() else None
+    held_table = latent_table(vae, held_out, device) if len(held_out) else None
+    human = judge.human if judge else math.nan
     rows = np.zeros(len(tokens), dtype=np.int64)
     stream = ExampleStream(rows, rows, run.seed)
-    known = TrainingRiffs(riff_data.train_tokens, riff_data.train_names, vae.tokenizer)
-    human = human_distance(riff_data.train_tokens, riff_data.train_song, vae.tokenizer)
-    rules = RiffRules(vae.tokenizer, Demands(vae_content["data"]["lowest"], vae_content["data"]["highest"]))
-    if processes.is_main:
-        distinct = len(np.unique(tokens, axis=0))
-        print(
-            f"data: {len(riff_data.train_tokens)} riffs of {riff_data.folder}, mixed to {distinct} different ones, as {len(tokens)} latents"
-        )
-        if not np.isnan(human):
-            print(f"      riffs lie {human:.3f} from the nearest of another song (median): new ones shall not lie closer, nor be copies")
 
     # ---- model, optimizer, averaged weights
     torch.manual_seed(run.seed)
@@ -181,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sampled = [train.latents, train.prior_transpose]
     same = {
         "vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"),
-        "data_hash": (riff_data.fingerprint, "the riffs"),
+        "data_hash": (data_hash, "the riffs"),
         "table": (sampled, "--latents or --prior-transpose"),
     }
     state = find_state(files, DIFFUSION_KIND, options, same, processes)
@@ -205,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "weights": {name: value.cpu() for name, value in ema.average.items()},
             "vae_hash": vae_hash,
             "table": sampled,
-            "data_hash": riff_data.fingerprint,
+            "data_hash": data_hash,
             "step": step,
             "best": best,
             "options": plain_options(options),
@@ -236,14 +297,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if step % run.eval_interval == 0 or step == train.steps:
                 averaged.load_state_dict(ema.average)
                 shown = evaluate(averaged, held_table or table, device)
-                novelty = processes.from_main(sampled_novelty(vae, averaged, known, rules))
+                novelty = processes.from_main(sampled_novelty(vae, averaged, judge)) if judge else {}
                 shown |= novelty
                 log.write(step, shown, "held out" if held_table else "averaged")
-                # Later models are truer to the style, up to copying it: the last that is as new as people are is kept, or the newest.
-                as_new = bool(np.isnan(human) or (novelty["distance"] >= human and not novelty["copies"]))
-                newer = (-novelty["copies"], novelty["distance"]) > (-best["copies"], best["distance"])
-                if as_new or best["step"] is None or (newer and not best["as_new"]):
-                    best = {"step": step, "loss": shown["loss"], **novelty, "as_new": as_new}
+                if better(shown, best, judge, held_table is not None):
+                    best = {"step": step, "loss": shown["loss"], **novelty, "as_new": as_new(shown, judge)}
                     if processes.is_main:
                         save_checkpoint(files.best, content())
                     save_last()  # a model never stands without the state to go on from
@@ -268,7 +326,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key in next(iter(figures.values())):
             print(f"{key:24s}" + "".join(f"{values[key]:10.4f}" for values in figures.values()))
         why = (
-            "the last; a single song does not tell how far people's riffs lie apart"
+            "the lowest loss on held-out songs, or the last with none"
+            if judge is None
+            else "the last; a single song does not tell how far people's riffs lie apart"
             if np.isnan(human)
             else f"its riffs lie {best['distance']:.3f} from their nearest training riffs"
         )

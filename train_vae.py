@@ -25,7 +25,8 @@ from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, sa
 from config import BASE_MODEL, VAE_FILE, UserError, VAETrainConfig, run_script
 from dataset import plural, save_table
 from examples import load_examples
-from measures.model_figures import DRAWS, as_steps, encoder_steps, evaluate, final_figures, print_summary
+from latents import as_steps, encoder_steps
+from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, format_options, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
@@ -254,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         while step < train.steps and not given_up():
             steps = as_steps(examples.batch(step, train.batch_size))
             draws = make_draws(model, train.batch_size, step, train, run.seed)
-            steps, given = processes.share(steps), processes.share(encoder_steps(steps, model))
+            steps, given = processes.share(steps), processes.share(encoder_steps(steps, model.tokenizer))
             steps, given, draws = steps.to(device), given.to(device), draws.map(lambda x: processes.share(x).to(device))
             beta = train.beta * (1 - train.beta_rate**step if train.beta_rate else training.linear_rise(step, train.beta_anneal))
             loss, parts = training_loss(model, engine, steps, draws, beta, train.free_bits, given)

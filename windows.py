@@ -87,14 +87,14 @@ def read_windows(
     """All windows of a file, each once; and how many were left out for which reason.
 
     Args:
-        one_line: only one line may fit, as when a single file is to be encoded.
+        one_line: only one line may fit, and windows that repeat stay, as when a file is to be encoded.
 
     Raises:
         MidiError: none can be used; or several lines where one is needed.
     """
     midi = read_midi(path)
     reader = {"mono": _lines, "drums": _drums, "groove": _drums, "trio": _trios}[tokenizer.representation]
-    found: dict[bytes, Window] = {}
+    found: dict[str | bytes, Window] = {}
     left: Counter[str] = Counter()
     first: MidiError | None = None
     for make, window in reader(midi, songs, data, tokenizer, one_line):
@@ -104,7 +104,7 @@ def read_windows(
             first = first or error
             left[error.reason] += 1
             continue
-        found.setdefault(made.steps.tobytes() + bytes(made.programs), made)
+        found.setdefault(str(made.first_bar) if one_line else made.steps.tobytes() + bytes(made.programs), made)
     if not found:
         raise first or MidiError("no notes", "no window with notes")
     return sorted(found.values(), key=lambda window: window.first_bar), left

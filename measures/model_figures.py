@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 import training
 from config import VAETrainConfig
 from language_model import LanguageModel
+from latents import as_steps, encoder_steps
 from measures.metrics import active_units, step_accuracies
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from pieces import IGNORED
 from sampling import reconstruct
-from windows import given_steps
 
 DRAWS = 1  # purpose of random numbers
 EVALUATED_TOGETHER = 16  # pieces of a language model
@@ -32,16 +31,6 @@ def some_of(tokens: np.ndarray) -> np.ndarray:
     return tokens[np.sort(np.random.default_rng(training.EVALUATION_SEED).choice(len(tokens), MAX_EVALUATED, replace=False))]
 
 
-def as_steps(tokens: np.ndarray) -> Tensor:
-    """Steps as the models take them: int64, or float32 for groove."""
-    return torch.from_numpy(np.array(tokens, dtype=np.float32 if tokens.dtype.kind == "f" else np.int64))
-
-
-def encoder_steps(steps: Tensor, model: MusicVAE) -> Tensor:
-    """What the encoder is given of some steps."""
-    return steps if model.tokenizer.given == "all" else as_steps(given_steps(steps.numpy(), model.tokenizer))
-
-
 @torch.inference_mode()
 def evaluate(model: MusicVAE, tokens: np.ndarray, train: VAETrainConfig, device: torch.device, chunk: int = 256) -> dict[str, float]:
     """Teacher-forced numbers on some riffs or windows, without word dropout, z drawn from q(z|x) with the evaluation's own seed.
@@ -53,7 +42,7 @@ def evaluate(model: MusicVAE, tokens: np.ndarray, train: VAETrainConfig, device:
     was_training = model.training
     model.eval()
     shown = as_steps(some_of(tokens))
-    given = encoder_steps(shown, model)
+    given = encoder_steps(shown, model.tokenizer)
     noise = torch.randn(len(shown), model.config.z_size, generator=training.generator(training.EVALUATION_SEED, DRAWS))
     sums = torch.zeros(4, dtype=torch.float64)
     for some, seen, eps in zip(shown.split(chunk), given.split(chunk), noise.split(chunk), strict=True):
@@ -93,7 +82,7 @@ def final_figures(
         if not len(tokens):
             continue
         shown = as_steps(some_of(tokens))
-        encoded = [model.encoder(some.to(device)) for some in encoder_steps(shown, model).split(256)]
+        encoded = [model.encoder(some.to(device)) for some in encoder_steps(shown, model.tokenizer).split(256)]
         mu, logvar = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         noise = torch.randn(mu.shape, generator=training.generator(training.EVALUATION_SEED, DRAWS)).to(device)
         drawn = reconstruct(model, shown, z=mu + torch.exp(0.5 * logvar) * noise, temperature=1.0, seed=training.EVALUATION_SEED).numpy()

@@ -16,10 +16,11 @@ from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from midi_utils import tokens_to_notes
 from models import MusicVAE
-from sampling import decode, sample_latents
-from steering.drawing import Wish, draw, times_of
+from sampling import decode
+from steering.drawing import Wish, draw
 from steering.keys import estimate_key
 from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules
+from steering.ways import way
 
 JOIN = 12  # semitones between the last note of a riff and the first of the next one at most: further is no leap that a hand plays in time
 RHYTHMS = 8  # times that rhythms are drawn for an order of pitches
@@ -276,31 +277,6 @@ def answer(vae: MusicVAE, tokens: np.ndarray, wish: Wish, strength: float) -> Wi
 # ---------------------------------------------------------------- from one riff to another
 
 
-def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Spherical interpolation (Shoemake 1985): along the arc between two directions, and evenly in length.
-
-    Args:
-        a, b: [Z]; equal, opposite or zero vectors are joined by a straight line, on which the arc is not defined.
-        shares: [N], 0 is a and 1 is b.
-
-    Returns:
-        [N, Z], finite; a and b themselves at 0 and 1.
-    """
-    shares = shares.double().unsqueeze(1)
-    x, y = a.double(), b.double()
-    length_a, length_b = x.norm(), y.norm()
-    straight = (1 - shares) * x + shares * y
-    if length_a < 1e-12 or length_b < 1e-12:
-        return straight.to(a.dtype)
-    angle = torch.arccos(torch.clamp((x / length_a) @ (y / length_b), -1, 1))
-    if angle < 1e-6 or angle > torch.pi - 1e-6:
-        return straight.to(a.dtype)
-    arc = (torch.sin((1 - shares) * angle) * x / length_a + torch.sin(shares * angle) * y / length_b) / torch.sin(angle)
-    z = arc * ((1 - shares) * length_a + shares * length_b)
-    z = torch.where(shares == 0, x, torch.where(shares == 1, y, z))
-    return z.to(a.dtype)
-
-
 @torch.no_grad()
 def interpolate(
     vae: MusicVAE,
@@ -325,18 +301,7 @@ def interpolate(
         int64 [steps, T]; likeliest tokens, so that what changes is the way, not chance.
     """
     ends = [mean_latent(vae, riff) for riff in riffs]
-    shares = torch.linspace(0, 1, steps, device=ends[0].device)
-    z = slerp(ends[0], ends[1], shares)
-    if diffusion is not None and strength > 0:
-        x_0 = diffusion.normalize(torch.stack(ends))  # [2, Z]
-        rng = np.random.default_rng(np.random.SeedSequence([seed, 0, 0]))
-        noise = torch.from_numpy(rng.standard_normal((1, x_0.shape[1]), dtype=np.float32)).to(x_0)
-        for i in range(1, steps - 1):
-            times = times_of(diffusion, sample, strength * 4 * float(shares[i]) * (1 - float(shares[i])))
-            if times:
-                t = torch.full((2,), times[0], dtype=torch.int64, device=x_0.device)
-                x = diffusion.schedule.q_sample(x_0, t, noise)  # [2, Z]
-                z[i] = sample_latents(diffusion, slerp(x[0], x[1], shares[i : i + 1]), noise[:0], times, 0.0)[0]
+    z = way(diffusion, ends[0], ends[1], steps, strength, seed, sample)
     likeliest = dataclasses.replace(sample, temperature=0.0)
     uniform = torch.zeros(steps, vae.tokenizer.steps, device=z.device)
     return decode(vae, z, uniform, likeliest, rules).cpu().numpy()

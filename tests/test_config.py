@@ -74,7 +74,16 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "lm_sampling": {"config", "events", "heads", "language_model", "pieces", "sampling", "steering.rules"},
     "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "diffusion", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
-    "steering.from_riff": {"config", "diffusion", "midi_utils", "models", "sampling", "steering.drawing", "steering.keys", "steering.rules"},
+    "steering.from_riff": {
+        "config",
+        "diffusion",
+        "midi_utils",
+        "models",
+        "sampling",
+        "steering.drawing",
+        "steering.keys",
+        "steering.rules",
+    },
     "steering.arranging": {
         *("config", "diffusion", "models", "measures.novelty", "sampling"),
         *("steering.drawing", "steering.from_riff", "steering.keys", "steering.rules"),

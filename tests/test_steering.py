@@ -26,11 +26,12 @@ from steering.arranging import arrange, leaps, parse_form
 from steering.attributes import measure, measure_all
 from steering.directions import direction, parse_changes
 from steering.drawing import Wish, draw, transposed_to_key
-from steering.from_riff import JOIN, continuations, draw_rhythms, interpolate, parse_steps, slerp
+from steering.from_riff import JOIN, continuations, draw_rhythms, interpolate, parse_steps
 from steering.keys import SCALES, estimate_key, parse_key, parse_one_pitch, parse_pitches
 from steering.picking import BY, pick, qualities
 from steering.requests import parse_onsets, settled, wish_of
 from steering.rules import Demands, RiffRules
+from steering.ways import slerp
 from train_diffusion import shown_conditions
 
 torch.set_num_threads(1)

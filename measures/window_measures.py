@@ -1,0 +1,107 @@
+"""What is measured on windows of any representation: how much of one stands in a training window too, and how drums are played."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from config import DRUM_CLASSES, HOLD, REST, TokenizerConfig
+from drums import from_tokens
+
+KICK, SNARE = DRUM_CLASSES.index("kick"), DRUM_CLASSES.index("snare")
+CHUNK = 4096  # training windows compared at a time
+
+
+# ---------------------------------------------------------------- copies
+
+
+@dataclass(frozen=True)
+class NearestWindow:
+    """The training window that shares most with each of some windows."""
+
+    index: np.ndarray  # int64 [windows]
+    copied: np.ndarray  # float [windows], 0..1: notes and hits in both, of those in either
+
+
+def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Notes and hits as places in a row of yes and no: what sounds anew on which step. Lines are taken from their first note, so that a
+    copy in another key is a copy. bool [windows, places]"""
+    kind = tokenizer.representation
+    if kind == "groove":
+        return (steps[..., : len(DRUM_CLASSES)] > 0.5).reshape(len(steps), -1)
+    if kind == "drums":
+        return from_tokens(steps).reshape(len(steps), -1)
+    if kind == "trio":
+        first = _first_pitch(steps[..., 0])
+        lines = [_line_onsets(steps[..., i].astype(np.int64), first) for i in (0, 1)]
+        return np.concatenate([*lines, from_tokens(steps[..., 2]).reshape(len(steps), -1)], axis=1)
+    tokens = steps.astype(np.int64)
+    return _line_onsets(tokens, _first_pitch(tokens))
+
+
+def _first_pitch(tokens: np.ndarray) -> np.ndarray:
+    sounds = (tokens != REST) & (tokens != HOLD)
+    return np.where(sounds.any(axis=1), tokens[np.arange(len(tokens)), sounds.argmax(axis=1)], 0)
+
+
+def _line_onsets(tokens: np.ndarray, first: np.ndarray) -> np.ndarray:
+    sounds = (tokens != REST) & (tokens != HOLD)
+    interval = np.clip(tokens - first[:, None], -24, 24) + 24
+    return (sounds[..., None] & (interval[..., None] == np.arange(49))).reshape(len(tokens), -1)
+
+
+def nearest_windows(steps: np.ndarray, known: np.ndarray, tokenizer: TokenizerConfig) -> NearestWindow:
+    """Args: steps and known, [windows, T] and more, steps of the tokenizer's representation (see windows.py)."""
+    ours = onsets_of(steps, tokenizer).astype(np.float32)
+    size = ours.sum(axis=1)
+    index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), -1.0)
+    for at in range(0, len(known), CHUNK):
+        theirs = onsets_of(known[at : at + CHUNK], tokenizer).astype(np.float32)
+        both = ours @ theirs.T
+        either = size[:, None] + theirs.sum(axis=1) - both
+        share = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+        best = share.argmax(axis=1)
+        here = share[np.arange(len(steps)), best]
+        index, copied = np.where(here > copied, best + at, index), np.maximum(here, copied)
+    return NearestWindow(index, copied)
+
+
+# ---------------------------------------------------------------- drums
+
+
+def backbeat(hits: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, float]:
+    """How much of a backbeat some drums hold: kick on beats 1 and 3, snare on 2 and 4, beside what chance would give.
+
+    Args:
+        hits: bool [windows, T, 9]
+
+    Returns:
+        kick, snare: share of the expected steps that are struck; kick_elsewhere, snare_elsewhere: of all other steps, which is what a
+        drum that knew nothing of the beat would have everywhere. NaN without windows.
+    """
+    beat = np.arange(hits.shape[1]) / tokenizer.steps_per_beat
+    on_beat = beat == np.floor(beat)
+    places = {"kick": (KICK, on_beat & (beat % 2 == 0)), "snare": (SNARE, on_beat & (beat % 2 == 1))}
+    found = {}
+    for name, (number, expected) in places.items():
+        found[name] = float(hits[:, expected, number].mean()) if len(hits) else math.nan
+        found[f"{name}_elsewhere"] = float(hits[:, ~expected, number].mean()) if len(hits) else math.nan
+    return found
+
+
+def playing(groove: np.ndarray) -> dict[str, float]:
+    """How drums are played: spread of their timing and loudness. groove: float [windows, T, 27]
+
+    Returns:
+        offset_std: standard deviation of the hits' offsets in half steps; offset_mean; velocity_std and velocity_mean, 0..1.
+        NaN without hits.
+    """
+    hits, velocity, offset = np.split(groove, 3, axis=-1)
+    struck = hits > 0.5
+    if not struck.any():
+        return dict.fromkeys(("offset_std", "offset_mean", "velocity_std", "velocity_mean"), math.nan)
+    late, loud = offset[struck], velocity[struck]
+    values = {"offset_std": late.std(), "offset_mean": late.mean(), "velocity_std": loud.std(), "velocity_mean": loud.mean()}
+    return {name: float(value) for name, value in values.items()}

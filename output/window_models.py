@@ -1,0 +1,77 @@
+"""Trained models of windows: the VAE of a MusicVAE or GrooVAE preset, its prior if there is one, and the windows it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpoints import load_diffusion, load_same_windows, load_vae, songs_config, weights_hash
+from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig, UserError
+from corpus import WindowData
+from diffusion import LatentDiffusion
+from latents import as_steps, encoder_steps
+from models import MusicVAE
+from presets import Generate
+
+
+@dataclass(frozen=True)
+class WindowModel:
+    """A VAE of windows with what belongs to it."""
+
+    vae: MusicVAE
+    diffusion: LatentDiffusion | None  # None is N(0, I)
+    content: dict[str, Any]  # of the VAE's checkpoint
+    songs: SongConfig
+    windows: WindowData | None  # what it was trained on; None where that is gone
+
+    @property
+    def tokenizer(self) -> TokenizerConfig:
+        return self.vae.tokenizer
+
+    @property
+    def data(self) -> DataConfig:
+        """How its files are read."""
+        values = self.content["data"]
+        return DataConfig(**{name: values[name] for name in ("low", "high", "grid_tolerance", "max_off_grid")})
+
+    def hashes(self) -> dict[str, str | None]:
+        """Of the weights, for the record."""
+        prior = weights_hash(self.diffusion.state_dict()) if self.diffusion is not None else None
+        return {"vae": weights_hash(self.vae.state_dict()), "diffusion": prior}
+
+    @torch.inference_mode()
+    def encode(self, steps: np.ndarray) -> torch.Tensor:
+        """Means of q(z|x) of some windows, from what the encoder is given of them. steps: [windows, T] and more -> [windows, Z]"""
+        given = encoder_steps(as_steps(steps), self.tokenizer)
+        return self.vae.encoder(given.to(next(self.vae.parameters()).device))[0]
+
+
+def load_window_model(options: Generate, device: torch.device) -> WindowModel:
+    """The model of a run. A diffusion model is used where there is one, and N(0, I) where none was trained.
+
+    Raises:
+        UserError: no VAE there, one of riffs, or a prior that does not fit it.
+    """
+    folder = Path(options.run.run_dir)
+    path = folder / VAE_FILE
+    vae, content = load_vae(path, str(device))
+    songs = songs_config(content, path)
+    if not songs.songs:
+        raise UserError(f"{path}: is a VAE of riffs; give --preset riff_2bar (or the preset it was trained with)")
+    diffusion = None
+    if options.sample.prior == "diffusion" and (folder / DIFFUSION_FILE).exists():
+        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
+        timesteps = diffusion.config.num_timesteps
+        if options.sample.sampling_steps > timesteps:
+            raise UserError(
+                f"--sampling-steps {options.sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer"
+            )
+    try:
+        windows = load_same_windows(content, vae.tokenizer, "", path)
+    except UserError:
+        windows = None  # it can write all the same; what it copies cannot be said
+    return WindowModel(vae, diffusion, content, songs, windows)

@@ -1,0 +1,313 @@
+"""The VAE over every representation and with every decoder: what must hold whatever the preset."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from config import DRUM_CLASSES, GROOVE_SIZE, SampleConfig, TokenizerConfig, UserError, VAEConfig
+from heads import GrooveEmbedding
+from models import Draws, MusicVAE, Recurrent, kl_nats
+from presets import FAMILY, TrainVAE, preset_options
+from sampling import decode_steps, play_hits, reconstruct
+
+B = 5
+SIZES = VAEConfig(
+    embed_size=6, encoder_size=7, decoder_size=9, z_size=4, position_size=3, summary_size=0, plan_size=0, conductor_size=8, cell="lstm"
+)
+KINDS = {kind: TokenizerConfig(bars=1, representation=kind) for kind in ("mono", "drums", "groove", "trio")}  # type: ignore[arg-type]
+DECODERS: dict[str, dict[str, Any]] = {
+    "flat": {},
+    "flat gru, three layers, plan": {"cell": "gru", "decoder_layers": 3, "plan_size": 2, "summary_size": 2},
+    "flat, two layers": {"decoder_layers": 2, "encoder_layers": 2},
+    "hierarchical": {"level_lengths": "4,4"},
+    "hierarchical gru, plan": {"level_lengths": "2,8", "cell": "gru", "plan_size": 3},
+    "hierarchical, feedback": {"level_lengths": "4,4", "segment_feedback": True, "decoder_layers": 2},
+}
+EACH_KIND = pytest.mark.parametrize("tokenizer", KINDS.values(), ids=KINDS)
+EACH_DECODER = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def music(tokenizer: TokenizerConfig, batch: int = B, seed: int = 0) -> Tensor:
+    """Random steps of a representation."""
+    rng = torch.Generator().manual_seed(seed)
+    if tokenizer.representation == "groove":
+        hits = (torch.rand(batch, tokenizer.steps, 9, generator=rng) < 0.3).float()
+        loud, late = torch.rand(hits.shape, generator=rng), 2 * torch.rand(hits.shape, generator=rng) - 1
+        return torch.cat([hits, hits * loud, hits * late], dim=-1)
+    parts = [torch.randint(size, (batch, tokenizer.steps), generator=rng) for size in tokenizer.vocab_sizes]
+    return torch.stack(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def make(tokenizer: TokenizerConfig, decoder: dict[str, Any], seed: int = 0, awake: bool = True) -> MusicVAE:
+    torch.manual_seed(seed)
+    vae = MusicVAE(dataclasses.replace(SIZES, **decoder), tokenizer)
+    if awake:  # random weights everywhere, so that nothing is hidden by a zero
+        with torch.no_grad():
+            for i, parameter in enumerate(vae.parameters()):
+                parameter.copy_(0.3 * randn(*parameter.shape, seed=i))
+    return vae.eval()
+
+
+# ---------------------------------------------------------------- one decoder, two ways to run it
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_decoding_step_by_step_equals_decoding_at_once(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae, steps, z = make(tokenizer, decoder), music(tokenizer), randn(B, SIZES.z_size)
+    inputs = vae.decoder.shown(steps)
+    expected = vae.decoder(z, inputs)
+    state, shares = vae.decoder.start(z)
+    before = vae.embedding.start(B)
+    for t in range(tokenizer.steps):
+        logits, state = vae.decoder.step(t, before, state, shares)
+        assert_close(logits, expected[:, t], atol=2e-5, rtol=1e-4)
+        before = steps[:, t]
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_scheduled_sampling_that_samples_nothing_equals_teacher_forcing(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae, steps = make(tokenizer, decoder), music(tokenizer)
+    rng = torch.Generator().manual_seed(3)
+    sizes = (vae.embedding.size, vae.embedding.size, SIZES.decoder_size)
+    masks = [2.0 * (torch.rand(B, tokenizer.steps, size, generator=rng) < 0.5) for size in sizes]
+    keep = torch.rand(B, tokenizer.steps, generator=rng) < 0.5
+    draws = Draws(randn(B, SIZES.z_size), keep, *masks)
+    never, uniform = torch.zeros(B, tokenizer.steps, dtype=torch.bool), torch.rand(B, tokenizer.steps, vae.embedding.draws)
+    scheduled = vae(steps, dataclasses.replace(draws, from_model=never, uniform=uniform))
+    for one, other in zip(vae(steps, draws), scheduled, strict=True):
+        assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@EACH_KIND
+def test_scheduled_sampling_that_samples_everything_never_sees_the_target(tokenizer: TokenizerConfig) -> None:
+    vae, z = make(tokenizer, {}), randn(B, SIZES.z_size)
+    always, uniform = torch.ones(B, tokenizer.steps, dtype=torch.bool), torch.rand(B, tokenizer.steps, vae.embedding.draws)
+    one, other = (vae._decode_scheduled(music(tokenizer, seed=seed), z, Draws(from_model=always, uniform=uniform)) for seed in (1, 2))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("cell", "layers"), [("gru", 1), ("gru", 2), ("lstm", 1), ("lstm", 3)])
+def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
+    """Guards against layers or cells that change places between the two ways of running."""
+    part = Recurrent(cell, 3, 5, layers)
+    x, state = randn(B, 6, 3), randn(B, part.state_size, seed=1)
+    whole, last = part(x, state)
+    first, middle = part(x[:, :4], state)
+    second, end = part(x[:, 4:], middle)
+    assert_close(torch.cat([first, second], dim=1), whole)
+    assert_close(end, last)
+    for t in range(6):
+        output, state = part.step(torch.nn.functional.linear(x[:, t], part.weights.weight_ih_l0, part.weights.bias_ih_l0), state)
+        assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
+    assert_close(state, last, atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- what may depend on what
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_a_step_changes_only_what_comes_after_it(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    """Without feedback, a segment besides depends on no other."""
+    vae, z, steps = make(tokenizer, decoder), randn(B, SIZES.z_size), music(tokenizer)
+    before = vae.decoder(z, vae.decoder.shown(steps))
+    for t in (0, 5, 14):
+        changed = torch.where(
+            (torch.arange(tokenizer.steps) == t).reshape(1, -1, *[1] * (steps.dim() - 2)), music(tokenizer, seed=9), steps
+        )
+        difference = (vae.decoder(z, vae.decoder.shown(changed)) - before).abs().amax(dim=(0, 2))  # [T]
+        assert difference[: t + 1].max() == 0, t
+        levels = vae.config.levels
+        end = (t // levels[1] + 1) * levels[1] if levels and not vae.config.segment_feedback else tokenizer.steps
+        assert difference[end:].sum() == 0, t
+        assert t + 1 == end or difference[t + 1] > 1e-6, t
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_examples_of_a_batch_do_not_mix(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae, steps = make(tokenizer, decoder), music(tokenizer)
+    together, alone = vae(steps), [vae(steps[i : i + 1]) for i in range(B)]
+    for part, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert_close(part, torch.cat(parts), atol=2e-5, rtol=1e-4)
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_every_parameter_gets_a_gradient(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae, steps = make(tokenizer, decoder, awake=False), music(tokenizer)
+    logits, mu, logvar = vae(steps, Draws(noise=randn(B, SIZES.z_size)))
+    (vae.reconstruction_nats(logits, steps).mean() + kl_nats(mu, logvar).sum(dim=1).mean()).backward()
+    dead = [name for name, p in vae.named_parameters() if p.numel() and (p.grad is None or not p.grad.abs().sum() > 0)]
+    quiet = {"decoder.conductor.rnn.weight_ih_l0"} if vae.config.levels and not vae.config.segment_feedback else set()  # it sees zeros
+    assert set(dead) <= quiet
+
+
+# ---------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("kind", ["mono", "drums", "trio"])
+def test_loss_starts_at_ln_v(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    vae, steps = make(tokenizer, {}, awake=False), music(tokenizer, batch=32)
+    nats = vae.reconstruction_nats(vae(steps)[0], steps) / tokenizer.steps
+    assert_close(nats.mean().item(), sum(map(math.log, tokenizer.vocab_sizes)), atol=0.05 * len(tokenizer.vocab_sizes), rtol=0)
+
+
+def test_a_trio_is_the_sum_of_its_parts() -> None:
+    vae, steps = make(KINDS["trio"], {}), music(KINDS["trio"])
+    logits = randn(B, 16, sum(KINDS["trio"].vocab_sizes))
+    expected = sum(
+        torch.nn.functional.cross_entropy(part.transpose(1, 2), steps[..., i], reduction="none")
+        for i, part in enumerate(logits.split(KINDS["trio"].vocab_sizes, dim=-1))
+    )
+    assert_close(vae.embedding.nats(logits, steps), expected)
+    wrong = steps.clone()
+    wrong[0, 3, 2] = (wrong[0, 3, 2] + 1) % 512
+    assert vae.embedding.right(wrong, steps).sum() == B * 16 - 1
+
+
+def test_groove_loss_is_hits_velocities_and_offsets() -> None:
+    """Against numbers worked out by hand: one hit of nine, predicted at a half, half as loud, on time."""
+    vae = make(KINDS["groove"], {})
+    assert isinstance(vae.embedding, GrooveEmbedding)
+    step = torch.zeros(1, 1, GROOVE_SIZE)
+    step[0, 0, 0], step[0, 0, 9], step[0, 0, 18] = 1.0, 0.9, -0.5
+    hits, velocities, offsets = (float(x) for x in vae.embedding.part_nats(torch.zeros(1, 1, GROOVE_SIZE), step))
+    assert hits == pytest.approx(9 * math.log(2))
+    assert velocities == pytest.approx((0.9 - 0.5) ** 2 + 8 * 0.5**2)
+    assert offsets == pytest.approx(0.25)
+
+
+def test_the_likeliest_groove_is_in_range_and_silent_where_nothing_is_struck() -> None:
+    vae = make(KINDS["groove"], {})
+    made = vae.embedding.likeliest(5 * randn(3, 16, GROOVE_SIZE))
+    hits, velocity, offset = made.split(len(DRUM_CLASSES), dim=-1)
+    assert set(hits.unique().tolist()) == {0.0, 1.0}
+    assert (velocity[hits == 0] == 0).all() and (offset[hits == 0] == 0).all()
+    assert velocity[hits == 1].min() > 0 and velocity.max() <= 1 and offset.abs().max() <= 1
+
+
+def test_hits_are_drawn_at_their_rates() -> None:
+    vae = make(KINDS["groove"], {})
+    logits = torch.zeros(4000, GROOVE_SIZE)
+    logits[:, 0] = math.log(0.2 / 0.8)
+    drawn = vae.embedding.draw(logits, torch.rand(4000, 9, generator=torch.Generator().manual_seed(0)))
+    assert drawn[:, 0].mean().item() == pytest.approx(0.2, abs=0.03)
+    assert drawn[:, 1:9].mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+# ---------------------------------------------------------------- writing music
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_decoding_feeds_back_what_it_drew(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    """At temperature 0, what is written is the likeliest step given what was written before."""
+    vae, z = make(tokenizer, decoder), randn(B, SIZES.z_size)
+    made = decode_steps(vae, z, torch.zeros(B, tokenizer.steps, vae.embedding.draws), SampleConfig(temperature=0))
+    assert made.shape == music(tokenizer).shape and made.dtype == music(tokenizer).dtype
+    again = vae.embedding.likeliest(vae.decoder(z, vae.decoder.shown(made)))
+    lines = tokenizer.representation in ("mono", "trio")  # a hold with nothing to hold is not allowed there
+    assert lines or torch.allclose(again, made, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mono", "trio"])
+def test_lines_are_legal_at_any_temperature(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    vae = make(tokenizer, {})
+    with torch.no_grad():
+        vae.decoder.output_bias[128] += 6  # type: ignore[index]  # it would hold all the time
+    for temperature in (0.0, 0.7, 3.0):
+        uniform = torch.rand(50, tokenizer.steps, vae.embedding.draws, generator=torch.Generator().manual_seed(1))
+        made = decode_steps(vae, randn(50, SIZES.z_size), uniform, SampleConfig(temperature=temperature))
+        for line in [made] if kind == "mono" else made.unbind(dim=-1)[:2]:
+            before = torch.cat([torch.zeros(50, 1, dtype=torch.int64), line[:, :-1]], dim=1)
+            assert not ((line == 128) & (before == 0)).any()
+
+
+def test_given_hits_are_played_as_they_are() -> None:
+    vae, steps = make(KINDS["groove"], {}), music(KINDS["groove"])
+    hits = steps[..., :9] > 0.5
+    made = play_hits(vae, randn(B, SIZES.z_size), hits)
+    assert torch.equal(made[..., :9] > 0.5, hits)
+    assert (made[..., 9:18][~hits] == 0).all() and (made[..., 9:18][hits] > 0).all()
+
+
+@EACH_KIND
+@pytest.mark.parametrize(
+    "decoder", [DECODERS["flat"], DECODERS["hierarchical"], DECODERS["hierarchical, feedback"]], ids=["flat", "hier", "fed"]
+)
+def test_memorises_a_batch_exactly(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    """The whole chain learns: what is decoded freely from z is what went in."""
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(
+        SIZES, embed_size=24, encoder_size=32, decoder_size=48, z_size=16, conductor_size=32, summary_size=4, **decoder
+    )
+    vae, steps = MusicVAE(sizes, tokenizer), music(tokenizer, batch=6)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)
+    for _ in range(300):
+        logits, mu, logvar = vae(steps)
+        loss = vae.reconstruction_nats(logits, steps).mean() + 1e-4 * kl_nats(mu, logvar).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        if loss < 0.15:
+            break
+    vae.eval()
+    wanted = steps if tokenizer.representation == "groove" else steps.clamp(max=511)
+    made = reconstruct(vae, wanted)
+    right = vae.embedding.right(made, wanted).float().mean().item()
+    other = vae.embedding.right(reconstruct(vae, wanted, z=vae.encoder(wanted)[0].detach().roll(1, dims=0)), wanted).float().mean().item()
+    legal = 0.85 if tokenizer.representation in ("mono", "trio") else 0.99  # random lines hold notes that are not there
+    assert right > legal and other < 0.5
+
+
+# ---------------------------------------------------------------- presets
+
+
+@pytest.mark.parametrize("preset", FAMILY)
+def test_every_preset_is_a_model_of_its_kind(preset: str) -> None:
+    """Its options fit together, and its sizes are the published ones where it is no small one (checked without making the weights)."""
+    options = preset_options(TrainVAE, preset)
+    with torch.device("meta"):
+        vae = MusicVAE(options.model, options.tokenizer)
+    bars = int(next(word for word in preset.split("_") if word.endswith("bar")).removesuffix("bar"))
+    assert options.tokenizer.bars == bars
+    assert ("hier" in preset) == (options.model.levels is not None) or preset.startswith("trio")
+    assert options.tokenizer.representation == {"melody": "mono"}.get(preset.split("_")[0], preset.split("_")[0])
+    if preset.endswith("_small"):
+        assert sum(p.numel() for p in vae.parameters()) < 4e6
+    else:
+        assert (options.train.beta, options.train.lr, options.train.grad_clip) == (0.5 if preset == "melody_2bar_big" else 0.2, 1e-3, 1.0)
+
+
+def test_published_sizes() -> None:
+    """The 2-bar melody model has the 4.4 million parameters of the original, but for the smaller input layer."""
+    with torch.device("meta"):
+        counts = {name: sum(p.numel() for p in MusicVAE(o.model, o.tokenizer).parameters()) for name, o in
+                  ((name, preset_options(TrainVAE, name)) for name in ("melody_2bar", "groove_4bar"))}  # fmt: skip
+    assert 4.0e6 < counts["melody_2bar"] < 4.7e6
+    assert 3.8e6 < counts["groove_4bar"] < 4.5e6
+
+
+def test_segments_must_add_up() -> None:
+    with pytest.raises(UserError, match=r"make 64 steps, here there are 32"):
+        MusicVAE(dataclasses.replace(SIZES, level_lengths="8,8"), TokenizerConfig())
+    for wrong in ("8", "8,0", "a,b", "8,8,8"):
+        with pytest.raises(UserError, match="--level-lengths"):
+            VAEConfig(level_lengths=wrong)
