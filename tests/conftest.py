@@ -17,7 +17,8 @@ import mido
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is there: on a busy machine two threads wait for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy and torch are there: on a busy machine threads wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from config import DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, run_script
 from midi_utils import Riff, riffs_to_midi
