@@ -213,6 +213,7 @@ def load_same_riffs(vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, 
     Raises:
         UserError: they changed.
     """
+    require_riffs(vae_content, path)
     riff_data = load_riffs(_data_config(vae_content, folder, path), tokenizer)
     if riff_data.fingerprint != vae_content["data_hash"]:
         raise UserError(
@@ -232,6 +233,18 @@ def _data_config(vae_content: Mapping[str, Any], folder: str, path: str | os.Pat
 def songs_config(vae_content: Mapping[str, Any], path: str | os.PathLike[str]) -> SongConfig:
     """Which windows of songs a VAE was trained on; songs is False for riffs."""
     return build_config(SongConfig, vae_content.get("songs", {}), path)
+
+
+def require_riffs(vae_content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """
+    Raises:
+        UserError: the VAE is of windows of songs, where one of riffs is needed.
+    """
+    if songs_config(vae_content, path).songs:
+        preset = vae_content["options"].get("preset", "")
+        raise UserError(
+            f"{path}: is a VAE of windows of songs; train_diffusion.py and generate.py take it with --preset {preset}, this does not"
+        )
 
 
 def load_same_windows(

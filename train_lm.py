@@ -148,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- engine and seed
     processes = training.join_processes(train.batch_size)
+    training.keep_freed_memory()
     device = training.choose_device(run.device)
     threads = training.choose_threads(run.threads, processes)
     training.announce(run, device, threads, processes)

@@ -167,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- engine and seed
     processes = training.join_processes(train.batch_size)
+    training.keep_freed_memory()
     device = training.choose_device(run.device)
     threads = training.choose_threads(run.threads, processes)
     training.announce(run, device, threads, processes)
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if step < train.steps:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
-        figures = final_figures(model, examples.shown, train, device)
+        figures = final_figures(model, examples.shown, train, device, apart=0.5 * options.songs.songs)
         print_summary(figures)
         if "held out" in figures:
             share = figures["held out"]["onset_accuracy"]

@@ -68,13 +68,16 @@ def evaluate(model: MusicVAE, tokens: np.ndarray, train: VAETrainConfig, device:
 
 @torch.inference_mode()
 def final_figures(
-    model: MusicVAE, music: Mapping[str, np.ndarray], train: VAETrainConfig, device: torch.device
+    model: MusicVAE, music: Mapping[str, np.ndarray], train: VAETrainConfig, device: torch.device, apart: float = 0.0
 ) -> dict[str, dict[str, float]]:
     """Everything a reader wants to know of a trained VAE, for the training and the held-out music.
 
     Free-running figures decode from the posterior mean at temperature 0; the sampled ones from a draw of q(z|x) at temperature 1.
-    `onset_accuracy_other_z` decodes each riff from the z of another one (the next in the list): the distance to it says how much
-    of the riff z carries.
+    `onset_accuracy_other_z` decodes each riff from the z of another one: the distance to it says how much of the riff z carries.
+
+    Args:
+        music: steps by what they are called; what is empty is passed over.
+        apart: how far in the list the other one is, as a share of it; 0 is the next. Windows of one song overlap.
     """
     model.eval()
     figures = {}
@@ -88,7 +91,9 @@ def final_figures(
         drawn = reconstruct(model, shown, z=mu + torch.exp(0.5 * logvar) * noise, temperature=1.0, seed=training.EVALUATION_SEED).numpy()
         sampled = step_accuracies(drawn, shown.numpy(), model.tokenizer)
         free = step_accuracies(reconstruct(model, shown, z=mu).numpy(), shown.numpy(), model.tokenizer)
-        other = step_accuracies(reconstruct(model, shown, z=mu.roll(1, dims=0)).numpy(), shown.numpy(), model.tokenizer)
+        other = step_accuracies(
+            reconstruct(model, shown, z=mu.roll(max(1, round(apart * len(mu))), dims=0)).numpy(), shown.numpy(), model.tokenizer
+        )
         forced = evaluate(model, tokens, train, device)
         figures[name] = {
             **{key: forced[key] for key in ("reconstruction", "kl", "negative_elbo")},

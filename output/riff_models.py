@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoints import BASE_NAME, build_config, load_diffusion, load_language_model, load_vae, weights_hash
+from checkpoints import BASE_NAME, build_config, load_diffusion, load_language_model, load_vae, require_riffs, weights_hash
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from guitar.fretboard import Fretboard, fretboard
@@ -69,6 +69,7 @@ def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
         hashes: dict[str, str | None] = {"language_model": weights_hash(model.state_dict())}
         return RiffModel(tokenizer, content, board, pitch_range, hashes, language_model=model)
     vae, content = load_vae(folder / VAE_FILE, str(device))
+    require_riffs(content, folder / VAE_FILE)
     diffusion = None
     if sample.prior == "diffusion":
         diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))

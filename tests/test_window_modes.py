@@ -1,0 +1,311 @@
+"""The MusicVAE family from a folder of songs to music: both train scripts and the modes of generate.py, for every representation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mido
+import numpy as np
+import pytest
+import torch
+from conftest import Here, Result, assert_one_line, bytes_below, log_lines, midi_bytes, midi_track, stop_after
+
+import train_diffusion
+import train_vae
+import training
+from checkpoints import VAE_KIND, load_vae, read_checkpoint
+from config import TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
+from drums import read_patterns
+from latents import as_steps
+from midi_utils import read_midi
+from sampling import reconstruct
+from windows import read_windows
+
+PRESETS = {
+    "mono": "melody_2bar_small",
+    "drums": "drums_2bar_small",
+    "humanize": "groove_2bar_humanize_small",
+    "tap": "groove_2bar_tap_small",
+    "trio": "trio_16bar_small",
+}
+TINY = ["--embed-size", "8", "--encoder-size", "12", "--decoder-size", "16", "--z-size", "6", "--threads", "1", "--device", "cpu"]
+PACE = ["--batch-size", "8", "--steps", "12", "--lr", "0.01", "--log-interval", "4", "--eval-interval", "6", "--workers", "1"]
+FLAGS = {
+    "mono": ["--programs", "24-31"],
+    "drums": ["--kit", "general"],
+    "humanize": ["--kit", "general"],
+    "tap": ["--kit", "general"],
+    "trio": ["--bars", "2", "--level-lengths", "4,8", "--conductor-size", "8"],
+}
+
+
+def song(seed: int, bars: int = 8) -> bytes:
+    """A lead, a bass, and drums that are played early, late, loud and soft."""
+    rng = np.random.default_rng(seed)
+    lead = [(float(i) / 2, 0.5, int(p)) for i, p in enumerate(rng.integers(60, 72, size=8 * bars))]
+    bass = [(float(i), 1.0, int(p)) for i, p in enumerate(rng.integers(36, 44, size=4 * bars))]
+    hits = [(float(i), 36 if i % 2 == 0 else 38) for i in range(4 * bars)] + [(i / 2, 42) for i in range(8 * bars)]
+    kit, now = mido.MidiTrack([mido.MetaMessage("track_name", name="Kit")]), 0
+    events = []
+    for at, pitch in hits:
+        on = max(0, round(480 * at + rng.normal(0, 15)))
+        events += [(on, mido.Message("note_on", note=pitch, velocity=int(rng.integers(30, 120)), channel=9))]
+        events += [(on + 60, mido.Message("note_off", note=pitch, channel=9))]
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        kit.append(message.copy(time=tick - now))
+        now = tick
+    kit.append(mido.MetaMessage("end_of_track", time=max(0, bars * 4 * 480 - now)))
+    lines = [midi_track(lead, program=27, name="Lead"), midi_track(bass, program=33, name="Bass", channel=1)]
+    return midi_bytes(*lines, kit, tempos=((0, 90 + seed),))
+
+
+@pytest.fixture(scope="session")
+def band(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five songs. Not to be written to."""
+    folder = tmp_path_factory.mktemp("band")
+    for i in range(5):
+        (folder / f"song{i}.mid").write_bytes(song(i))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory, band: Path) -> Callable[[str], Path]:
+    """The run folder of a kind, trained when it is first asked for. Not to be written to."""
+    made: dict[str, Path] = {}
+
+    def run(kind: str) -> Path:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            flags = ["--preset", PRESETS[kind], "--run-dir", str(folder), *TINY, *PACE, *FLAGS[kind]]
+            assert train_vae.main(["--data", str(band), *flags]) == 0
+            if kind == "mono":
+                sizes = ["--hidden-size", "16", "--blocks", "1", "--num-timesteps", "60", "--batch-size", "8", "--latents", "32"]
+                pace = ["--run-dir", str(folder), "--steps", "12", "--threads", "1"]
+                assert train_diffusion.main(["--preset", PRESETS[kind], *pace, *sizes]) == 0
+            made[kind] = folder
+        return made[kind]
+
+    return run
+
+
+@pytest.fixture
+def generate(here: Here, run_of: Callable[[str], Path], tmp_path: Path) -> Callable[..., Result]:
+    """generate("drums", "reconstruct", file, ...) writes to tmp_path / "out"."""
+
+    def call(kind: str, *words: str) -> Result:
+        return here("generate", *words, "--preset", PRESETS[kind], "--run-dir", str(run_of(kind)), "--output-dir", str(tmp_path / "out"))
+
+    return call
+
+
+EACH = pytest.mark.parametrize("kind", PRESETS)
+
+
+# ---------------------------------------------------------------- training
+
+
+@EACH
+def test_a_run_holds_model_token_file_and_log(kind: str, run_of: Callable[[str], Path]) -> None:
+    run = run_of(kind)
+    assert {VAE_FILE, TOKEN_FILE, "tokens.json", "data_table.csv", "train_vae.jsonl"} <= {path.name for path in run.iterdir()}
+    lines = [line for line in log_lines(run / "train_vae.jsonl") if line["split"] == ("train" if kind == "drums" else "held out")]
+    assert [line["step"] for line in lines] == (
+        [4, 8, 12] if kind == "drums" else [6, 12]
+    )  # the songs' drums are all the same: none is held out
+    assert all(np.isfinite(line["reconstruction"]) for line in lines)
+    content = read_checkpoint(run / VAE_FILE, VAE_KIND)
+    assert content["songs"]["songs"] and 90 <= content["data"]["bpm"] <= 94
+    assert content["data"]["programs"] == {"mono": [27], "trio": [27, 33]}.get(kind, [])
+
+
+def test_a_run_that_stopped_ends_where_one_that_did_not(
+    run_of: Callable[[str], Path], band: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Through main, cut in mid-epoch: windows, transpositions and draws go on as they would have."""
+    whole = run_of("mono")
+    flags = ["--data", str(band), "--preset", PRESETS["mono"], "--run-dir", str(tmp_path / "run"), *TINY, *PACE, *FLAGS["mono"]]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", stop_after(5))
+        assert train_vae.main(flags) == 130
+    assert train_vae.main(flags) == 0
+    one, other = (read_checkpoint(folder / VAE_FILE, VAE_KIND)["weights"] for folder in (whole, tmp_path / "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_changed_songs_stop_a_resumed_run(band: Path, tmp_path: Path, here: Here) -> None:
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    for path in band.iterdir():
+        (songs / path.name).write_bytes(path.read_bytes())
+    flags = ["--data", str(songs), "--preset", PRESETS["drums"], "--run-dir", str(tmp_path / "run"), *TINY, *PACE, *FLAGS["drums"]]
+    assert here("train_vae", *flags).code == 0
+    (songs / "song9.mid").write_bytes(song(9))
+    assert_one_line(here("train_vae", *flags, "--steps", "14"), "train_vae", "changed since this run began", "--restart")
+
+
+# ---------------------------------------------------------------- new music
+
+
+@EACH
+def test_new_windows_are_music_of_their_kind(kind: str, generate: Callable[..., Result], tmp_path: Path) -> None:
+    result = generate(kind, "--seeds", "3,5-6")
+    assert result.code == 0, result.err
+    out = tmp_path / "out"
+    files = sorted(path.name for path in (out / "windows").glob("*.mid"))
+    assert [name[:18] for name in files] == ["window_seed000003_", "window_seed000005_", "window_seed000006_"]
+    record = json.loads((out / "windows" / files[0]).with_suffix(".json").read_text())
+    assert record["seed"] == 3 and 0 <= record["nearest"]["copied"] <= 1 and "song" in record["nearest"]["window"]
+    assert record["settings"]["prior"] == ("diffusion" if kind == "mono" else "normal")
+    assert ("diffusion model" if kind == "mono" else "N(0, I)") in result.out
+    for path in out.rglob("*.mid"):
+        file = mido.MidiFile(path)
+        bars = sum(message.time for message in file.tracks[0]) / file.ticks_per_beat / 4
+        assert bars == (6 if path.name == "generated_long.mid" else 2)
+        channels = {message.channel for track in file.tracks for message in track if message.type == "note_on"}
+        assert channels <= {"mono": {0}, "trio": {0, 1, 9}}.get(kind, {9})
+
+
+@pytest.mark.parametrize("kind", ["mono", "humanize", "trio"])
+def test_a_seed_is_the_same_music_in_any_batch(kind: str, generate: Callable[..., Result], here: Here, run_of: Any, tmp_path: Path) -> None:
+    assert generate(kind, "--seeds", "0-69").code == 0
+    flags = ["--preset", PRESETS[kind], "--run-dir", str(run_of(kind)), "--output-dir", str(tmp_path / "alone")]
+    assert here("generate", "--seeds", "66", *flags).code == 0
+    alone = bytes_below(tmp_path / "alone" / "windows")
+    assert len(alone) == 2 and alone.items() <= bytes_below(tmp_path / "out" / "windows").items()
+
+
+def test_what_copies_too_much_is_drawn_again_or_refused(generate: Callable[..., Result]) -> None:
+    result = generate("mono", "--seeds", "0-3", "--max-copy", "0")
+    assert result.code == 2 and "copies so little" in result.err and result.err.count("\n") == 1
+
+
+def test_somebodys_file_is_not_overwritten(generate: Callable[..., Result], tmp_path: Path) -> None:
+    assert generate("drums", "--seeds", "0").code == 0
+    (edited,) = (tmp_path / "out" / "windows").glob("*.mid")
+    edited.write_bytes(edited.read_bytes() + b"mine")
+    assert_one_line(generate("drums", "--seeds", "0"), "generate", "no longer, as generate.py wrote it")
+
+
+# ---------------------------------------------------------------- from files
+
+
+@pytest.mark.parametrize("kind", ["mono", "drums", "trio"])
+def test_reconstruction_is_the_models(kind: str, generate: Callable[..., Result], band: Path, run_of: Any, tmp_path: Path) -> None:
+    """Every window of the file, one after the other, as sampling.reconstruct says."""
+    result = generate(kind, "reconstruct", str(band / "song1.mid"))
+    assert result.code == 0 and "given back: accuracy" in result.out
+    (path,) = (tmp_path / "out").glob("*.mid")
+    assert path.name == "song1_reconstruct_91bpm.mid"
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["given"]["bars"] == [1, 3, 5, 7]
+    vae, content = load_vae(run_of(kind) / VAE_FILE)
+    songs = SongConfig(**{**content["songs"], "kit": "general", "min_notes_per_bar": 0.0})
+    windows, _ = read_windows(band / "song1.mid", songs, DataConfig(low=21, high=108), vae.tokenizer, one_line=True)
+    steps = as_steps(np.stack([window.steps for window in windows if window.first_bar % 2 == 1]))
+    assert record["steps"] == reconstruct(vae, steps).tolist()
+
+
+def test_from_bar(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    assert generate("mono", "reconstruct", str(band / "song1.mid"), "--from-bar", "4").code == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(path.read_text())["given"]["bars"] == [4, 6]
+    assert_one_line(generate("mono", "reconstruct", str(band / "song1.mid"), "--from-bar", "8"), "generate", "--from-bar 8", "1, 2, 3")
+
+
+def test_humanize_plays_what_is_written(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    """The hits stay; how loud and how late they are comes from the model alone."""
+    result = generate("humanize", "reconstruct", str(band / "song2.mid"))
+    assert result.code == 0 and "played  offset std" in result.out
+    (path,) = (tmp_path / "out").glob("*_humanize_*.mid")
+    given, played = ([pattern.hits for pattern in read_patterns(read_midi(file), TokenizerConfig())] for file in (band / "song2.mid", path))
+    assert np.array_equal(given, played)
+    (tmp_path / "score.mid").write_bytes(path.read_bytes())  # the same score, played otherwise
+    assert generate("humanize", "reconstruct", str(tmp_path / "score.mid")).code == 0
+    record = json.loads(next((tmp_path / "out").glob("score_humanize*.json")).read_text())
+    assert record["steps"] == json.loads(path.with_suffix(".json").read_text())["steps"]
+
+
+def test_taps_become_drums(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    assert generate("tap", "reconstruct", str(band / "song2.mid")).code == 0
+    assert len(list((tmp_path / "out").glob("song2_tap_to_drums_*.mid"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["mono", "drums", "trio"])
+def test_interpolation_begins_and_ends_with_the_reconstructions(
+    kind: str, generate: Callable[..., Result], band: Path, tmp_path: Path
+) -> None:
+    files = [str(band / f"song{i}.mid") for i in (0, 3)]
+    assert generate(kind, "interpolate", *files, "--steps", "5", "--through", "direct").code == 0
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("*step*.json"))]
+    assert [record["share"] for record in records] == [0, 0.25, 0.5, 0.75, 1]
+    long = json.loads(next((tmp_path / "out").glob("*_long.json")).read_text())
+    assert long["steps"] == [record["steps"][0] for record in records]
+    for file, record in zip(files, (records[0], records[-1]), strict=True):
+        assert generate(kind, "reconstruct", file).code == 0
+        whole = json.loads(next((tmp_path / "out").glob(f"{Path(file).stem}_reconstruct*.json")).read_text())
+        assert record["steps"][0] == whole["steps"][0]
+
+
+@pytest.mark.parametrize("through", ["direct", "diffusion"])
+def test_a_way_from_a_file_to_itself_stays_there(through: str, generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    """Equal ends, on which the arc is not defined."""
+    file = str(band / "song0.mid")
+    assert generate("mono", "interpolate", file, file, "--steps", "4", "--through", through).code == 0
+    steps = [json.loads(path.read_text())["steps"][0] for path in sorted((tmp_path / "out").glob("*step*.json"))]
+    assert len(steps) == 4 and steps[0] == steps[3]
+    assert through == "diffusion" or all(one == steps[0] for one in steps)
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["vary", "FILE"], "vary: needs a VAE of riffs; melody_2bar_small has sample, reconstruct and interpolate"),
+        (["interpolate", "FILE"], "two MIDI files"),
+        (["reconstruct"], "one MIDI file"),
+        (["reconstruct", "nothing.mid"], "there is no such file"),
+        (["reconstruct", "FILE", "--track", "Kit"], "no usable line: none of --track Kit; there: 1 Lead"),
+        (["--tuning", "drop-d"], "--tuning: has no effect on melody_2bar_small, a model of windows"),
+        (["--key", "E minor"], "--key: has no effect"),
+        (["--wav"], "--wav: has no effect"),
+    ],
+)
+def test_refusals_say_what_to_do(words: list[str], said: str, generate: Callable[..., Result], band: Path) -> None:
+    words = [str(band / "song0.mid") if word == "FILE" else word for word in words]
+    assert_one_line(generate("mono", *words), "generate", said)
+
+
+def test_riff_and_window_models_are_told_apart(
+    generate: Callable[..., Result], here: Here, run_of: Any, small_run: Any, tmp_path: Path
+) -> None:
+    result = here("generate", "--preset", "melody_2bar_small", "--run-dir", str(small_run.folder), "--output-dir", str(tmp_path / "out"))
+    assert_one_line(result, "generate", "is a VAE of riffs; give --preset riff_2bar")
+    result = here("generate", "--run-dir", str(run_of("mono")), "--output-dir", str(tmp_path / "out"))
+    assert_one_line(result, "generate", "of windows of songs", "--preset")
+
+
+def test_other_scripts_refuse_windows_in_one_line(here: Here, run_of: Any) -> None:
+    for script in ("evaluate", "visualize_tokens"):
+        result = here(script, "--run-dir", str(run_of("mono")))
+        assert_one_line(result, script, "windows of songs")
+
+
+def test_without_its_token_file_it_says_that_copies_are_not_told(
+    generate: Callable[..., Result], run_of: Any, tmp_path: Path, here: Here
+) -> None:
+    import shutil
+
+    run = tmp_path / "moved"
+    shutil.copytree(run_of("drums"), run)
+    (run / TOKEN_FILE).unlink()
+    (run / "tokens.json").unlink()
+    content = torch.load(run / VAE_FILE)
+    content["data"]["data"] = "nowhere"
+    torch.save(content, run / VAE_FILE)
+    result = here("generate", "--preset", PRESETS["drums"], "--run-dir", str(run), "--output-dir", str(tmp_path / "out"), "--seeds", "1")
+    assert result.code == 0 and "how much is copied cannot be said" in result.out
