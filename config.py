@@ -298,6 +298,7 @@ class VAETrainConfig:
     word_dropout: float = 0.1  # share of decoder inputs replaced by the start token, so that z must carry the riff
     patience: int = 400  # stop when the held-out objective has not improved for so many steps; 0 goes on to the end
     scheduled_sampling: float = 0.0  # share of decoder inputs, at the end of training, drawn from the model itself (rises linearly; slower)
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # of recurrent layers while training; auto: bfloat16 where it is quick
     sampling_rate: float = 0.0  # that share rises as 1 - k / (k + exp(step / k)) instead, with this k (1000: half of it at step 6900)
 
     def __post_init__(self) -> None:

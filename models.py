@@ -48,6 +48,11 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask
 
 
+def in_full(x: Tensor) -> torch.autocast:
+    """Inside, nothing is computed in half precision, whatever holds outside: posterior and logits are exact."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def where_steps(condition: Tensor, steps: Tensor, others: Tensor) -> Tensor:
     """torch.where for steps of any representation. condition: bool [B] or [B, T]; steps and others: one or two dimensions more at most"""
     return torch.where(condition.reshape(*condition.shape, *[1] * (steps.dim() - condition.dim())), steps, others)
@@ -152,8 +157,9 @@ class Encoder(nn.Module):
         output, last = self.rnn(masked(self.embedding(steps), mask))  # [B, T, 2H]
         last = last[0] if self.is_lstm else last  # [2 * layers, B, H], the last layer's two directions last
         both = last[-2:].transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
-        features = torch.cat([both, self.summary(output).flatten(1)], dim=1)  # [B, 2H + T * F]
-        return self.mu(features), self.logvar(features)
+        with in_full(both):
+            features = torch.cat([both.float(), self.summary(output.float()).flatten(1)], dim=1)  # [B, 2H + T * F]
+            return self.mu(features), self.logvar(features)
 
 
 # ---------------------------------------------------------------- decoders
@@ -220,7 +226,8 @@ class Decoder(nn.Module):
 
     def logits(self, output: Tensor) -> Tensor:
         """outputs [..., H] -> [..., V]"""
-        return self.embedding.logits(self.output(output), self.output_bias)
+        with in_full(output):
+            return self.embedding.logits(self.output(output.float()), self.output_bias)
 
     def shares(self, from_z: Tensor) -> StepShares:
         w_token, w_place, _ = self._input_weights()
@@ -258,7 +265,12 @@ class Decoder(nn.Module):
             logits [B, V] and the new state [B, S]
         """
         output, state = self.layers.step(self.input_gates(t, before, shares, input_mask) + shares.from_z[t], state)
-        return F.linear(masked(output, output_mask), *shares.output), state
+        return self.embedded_logits(masked(output, output_mask), shares), state
+
+    def embedded_logits(self, output: Tensor, shares: StepShares) -> Tensor:
+        """`logits`, by what steps share."""
+        with in_full(output):
+            return F.linear(output.float(), *(part.float() for part in shares.output))
 
     def latent_gates(self, t: int, z: Tensor) -> Tensor:
         """The share of the gates that z and its plan for one step have. z: [B, Z] -> [B, G]"""
@@ -337,7 +349,7 @@ class HierarchicalDecoder(nn.Module):
                 before = self.core.embedding.start(len(before))
         gates = self.core.input_gates(t, before, shares, input_mask) + self.core.latent_gates(t % self.length, embedding)
         output, core = self.core.layers.step(gates, core)
-        return F.linear(masked(output, output_mask), *shares.output), torch.cat([core, conductor, embedding], dim=1)
+        return self.core.embedded_logits(masked(output, output_mask), shares), torch.cat([core, conductor, embedding], dim=1)
 
 
 # ---------------------------------------------------------------- the whole

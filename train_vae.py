@@ -97,7 +97,14 @@ def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfi
 
 
 def training_loss(
-    model: MusicVAE, engine: torch.nn.Module, steps: Tensor, draws: Draws, beta: float, free_bits: float, given: Tensor | None = None
+    model: MusicVAE,
+    engine: torch.nn.Module,
+    steps: Tensor,
+    draws: Draws,
+    beta: float,
+    free_bits: float,
+    given: Tensor | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss on some examples, mean over them.
 
@@ -106,11 +113,13 @@ def training_loss(
         steps: [B, T] and more, what is to be decoded.
         beta: weight of the KL now.
         given: what is encoded, if not the same.
+        precision: of the recurrent layers.
 
     Returns:
         the loss, and its parts for the log: loss, reconstruction and kl in nats per riff; kl_weighted, accuracy.
     """
-    logits, mu, logvar = engine(steps, draws, given)
+    with torch.autocast(steps.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits, mu, logvar = engine(steps, draws, given)
     reconstruction = model.reconstruction_nats(logits, steps).mean()
     kl = kl_nats(mu, logvar)
     weighted = beta * kl_cost(kl, free_bits).mean()
@@ -170,7 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     training.keep_freed_memory()
     device = training.choose_device(run.device)
     threads = training.choose_threads(run.threads, processes)
-    training.announce(run, device, threads, processes)
+    precision = training.choose_precision(train.precision, device)
+    training.announce(run, device, threads, processes, precision)
 
     # ---- data
     examples = processes.first(lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed))
@@ -259,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             steps, given = processes.share(steps), processes.share(encoder_steps(steps, model.tokenizer))
             steps, given, draws = steps.to(device), given.to(device), draws.map(lambda x: processes.share(x).to(device))
             beta = train.beta * (1 - train.beta_rate**step if train.beta_rate else training.linear_rise(step, train.beta_anneal))
-            loss, parts = training_loss(model, engine, steps, draws, beta, train.free_bits, given)
+            loss, parts = training_loss(model, engine, steps, draws, beta, train.free_bits, given, precision)
             lr = learning_rate(step, train)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
             training.require_finite(parts["loss"], norm, step, files.last)

@@ -181,6 +181,18 @@ def choose_threads(asked: int, processes: Processes | None = None) -> str:
 # ---------------------------------------------------------------- schedules and averages
 
 
+def choose_precision(asked: str, device: torch.device) -> torch.dtype:
+    """What recurrent layers are computed in while training; weights, losses and evaluation are float32 all the same.
+
+    Args:
+        asked: float32, bfloat16, or auto for bfloat16 where the device multiplies in it (1.5 to 1.8 times as quick on a CPU).
+    """
+    if asked != "auto":
+        return torch.bfloat16 if asked == "bfloat16" else torch.float32
+    there = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if there else torch.float32
+
+
 def keep_freed_memory() -> None:
     """Ask the C library (glibc) to keep memory that tensors gave back: else the kernel maps and clears it anew for every large tensor of
     every step, which took 30 % of a step of 256-step sequences. Elsewhere nothing happens."""
@@ -339,7 +351,8 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def announce(run: RunConfig, device: torch.device, threads: str, processes: Processes) -> None:
+def announce(run: RunConfig, device: torch.device, threads: str, processes: Processes, precision: torch.dtype = torch.float32) -> None:
     if processes.is_main:
+        threads += ", bfloat16" * (precision == torch.bfloat16)
         group = f", {processes.world} processes" if processes.world > 1 else ""
         print(f"run: {run.run_dir}  device: {device}, {threads}{group}  seed: {run.seed}")

@@ -25,7 +25,8 @@ FILES = {path.stem: path for path in ROOT.glob("*.py")} | {
 OURS = set(FILES) | {"midi_riffs"}
 LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other file is a script
     "config": set(),
-    "presets": {"config"},
+    "family_presets": set(),
+    "presets": {"config", "family_presets"},
     "files": {"config"},
     "midi_utils": {"config"},
     "measures.metrics": {"config", "midi_utils"},
@@ -66,7 +67,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "diffusion": {"config"},
     "models": {"config", "diffusion", "heads", "presets"},
     "language_model": {"config", "pieces", "presets"},
-    "latents": {"dataset", "models"},
+    "latents": {"config", "corpus", "dataset", "models", "windows"},
     "steering.rules": {"config", "midi_utils"},
     "steering.keys": {"config", "midi_utils"},
     "steering.attributes": {"config", "dataset", "measures.metrics"},
@@ -74,15 +75,10 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "lm_sampling": {"config", "events", "heads", "language_model", "pieces", "sampling", "steering.rules"},
     "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "diffusion", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
+    "steering.ways": {"config", "diffusion", "sampling", "steering.drawing"},
     "steering.from_riff": {
-        "config",
-        "diffusion",
-        "midi_utils",
-        "models",
-        "sampling",
-        "steering.drawing",
-        "steering.keys",
-        "steering.rules",
+        *("config", "diffusion", "midi_utils", "models", "sampling"),
+        *("steering.drawing", "steering.keys", "steering.rules", "steering.ways"),
     },
     "steering.arranging": {
         *("config", "diffusion", "models", "measures.novelty", "sampling"),
@@ -93,10 +89,12 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         *("config", "diffusion", "midi_utils", "models"),
         *("steering.attributes", "steering.directions", "steering.drawing", "steering.keys", "steering.rules"),
     },
-    "checkpoints": {"config", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
+    "checkpoints": {"config", "corpus", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
-    "measures.model_figures": {"config", "language_model", "measures.metrics", "models", "pieces", "sampling", "training", "windows"},
+    "measures.model_figures": {
+        *("config", "language_model", "latents", "measures.metrics", "models", "pieces", "sampling", "training", "windows"),
+    },
     "output.riff_models": {
         *("checkpoints", "config", "diffusion", "guitar.fretboard", "language_model", "lm_sampling", "midi_utils", "models", "presets"),
         *("sampling", "steering.drawing"),
@@ -139,6 +137,12 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
             "steering.requests",
             "steering.rules",
         ),
+    },
+    "measures.window_measures": {"config", "drums"},
+    "output.window_models": {"checkpoints", "config", "corpus", "diffusion", "latents", "models", "presets"},
+    "output.window_modes": {
+        *("config", "dataset", "files", "measures.metrics", "measures.window_measures", "midi_utils", "output.outputs", "presets"),
+        *("output.window_models", "sampling", "steering.ways", "windows"),
     },
     "output.piece_output": {
         *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),
