@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from config import TOKEN_FILE, DataConfig, DiffusionConfig, EventConfig, LMConfig, SongConfig, TokenizerConfig, UserError, VAEConfig
-from corpus import WindowData, load_windows
 from dataset import RiffData, load_riffs
 from diffusion import LatentDiffusion
+from family.corpus import WindowData, load_windows
 from files import write_file
 from language_model import LanguageModel
 from measures.novelty import TrainingRiffs

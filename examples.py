@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import corpus
 import dataset
 from config import TOKEN_FILE, DataConfig, SongConfig, TokenizerConfig
-from corpus import WindowData, load_windows
 from dataset import ExampleStream, FileRow, RiffData, augmented_batch, load_riffs, training_stream
+from family import corpus
+from family.corpus import WindowData, load_windows
 
 
 class Examples(Protocol):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from config import TokenizerConfig
-from corpus import WindowData
 from dataset import RiffData, augmented_batch, training_stream
+from family.corpus import WindowData
+from family.windows import given_steps
 from models import MusicVAE
-from windows import given_steps
 
 
 @dataclasses.dataclass(frozen=True)

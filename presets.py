@@ -39,7 +39,7 @@ from config import (
     require,
     require_finite,
 )
-from family_presets import FAMILY
+from family.presets import FAMILY
 
 Script = TypeVar("Script")
 

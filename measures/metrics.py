@@ -249,7 +249,7 @@ def step_accuracies(predicted: np.ndarray, target: np.ndarray, tokenizer: Tokeni
     errors, in 0..1 and half steps, of the hits that are there in both.
 
     Args:
-        predicted, target: [windows, T] and more, see windows.py.
+        predicted, target: [windows, T] and more, see family.windows.
     """
     kind = tokenizer.representation
     if kind == "mono":

@@ -11,8 +11,8 @@ import torch
 
 from checkpoints import load_diffusion, load_same_windows, load_vae, songs_config, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig, UserError
-from corpus import WindowData
 from diffusion import LatentDiffusion
+from family.corpus import WindowData
 from latents import as_steps, encoder_steps
 from models import MusicVAE
 from presets import Generate

@@ -13,16 +13,16 @@ import torch
 
 from config import TokenizerConfig, UserError
 from dataset import plural
+from family.measures import NearestWindow, backbeat, nearest_windows, playing
+from family.windows import Window, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
-from measures.window_measures import NearestWindow, backbeat, nearest_windows, playing
 from midi_utils import MidiError, program_name
 from output.outputs import mention_others, refuse_to_overwrite, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
 from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, play_hits, sample_riffs
 from steering.ways import way
-from windows import Window, read_windows, to_pattern, windows_to_midi
 
 FOLDER = "windows"
 LONG_NAME = "generated_long.mid"

@@ -18,15 +18,15 @@ from evaluate import Evaluate
 from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("guitar", "measures", "output", "steering")
+PACKAGES = ("family", "guitar", "measures", "output", "steering")
 FILES = {path.stem: path for path in ROOT.glob("*.py")} | {
     f"{package}.{path.stem}": path for package in PACKAGES for path in ROOT.glob(f"{package}/[a-z]*.py")
 }
 OURS = set(FILES) | {"midi_riffs"}
 LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other file is a script
     "config": set(),
-    "family_presets": set(),
-    "presets": {"config", "family_presets"},
+    "family.presets": set(),
+    "presets": {"config", "family.presets"},
     "files": {"config"},
     "midi_utils": {"config"},
     "measures.metrics": {"config", "midi_utils"},
@@ -36,7 +36,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "measures.evaluation": {"config", "measures.metrics", "measures.novelty", "measures.distances"},
     "measures.reports": {"measures.evaluation"},
     "events": {"config", "midi_utils"},
-    "drums": {"config", "midi_utils"},
+    "family.drums": {"config", "midi_utils"},
     "measures.piece_evaluation": {"config", "events", "measures.metrics", "measures.novelty", "measures.evaluation"},
     "dataset": {"config", "files", "midi_utils", "measures.metrics"},
     "pieces": {"config", "midi_utils", "events", "dataset"},
@@ -60,14 +60,14 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "guitar.sound": {"config", "files", "midi_utils", "dataset"},
     "output.outputs": {"config", "dataset", "files", "midi_utils", "guitar.fretboard", "guitar.guitar_pro", "guitar.sound", "guitar.tab"},
     "workers": {"config", "midi_utils"},
-    "windows": {"config", "drums", "midi_utils"},
-    "corpus": {"config", "dataset", "files", "measures.metrics", "midi_utils", "windows", "workers"},
-    "examples": {"config", "corpus", "dataset"},
+    "family.windows": {"config", "family.drums", "midi_utils"},
+    "family.corpus": {"config", "dataset", "family.windows", "files", "measures.metrics", "midi_utils", "workers"},
+    "examples": {"config", "dataset", "family.corpus"},
     "heads": {"config"},
     "diffusion": {"config"},
     "models": {"config", "diffusion", "heads", "presets"},
     "language_model": {"config", "pieces", "presets"},
-    "latents": {"config", "corpus", "dataset", "models", "windows"},
+    "latents": {"config", "dataset", "family.corpus", "family.windows", "models"},
     "steering.rules": {"config", "midi_utils"},
     "steering.keys": {"config", "midi_utils"},
     "steering.attributes": {"config", "dataset", "measures.metrics"},
@@ -89,11 +89,11 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         *("config", "diffusion", "midi_utils", "models"),
         *("steering.attributes", "steering.directions", "steering.drawing", "steering.keys", "steering.rules"),
     },
-    "checkpoints": {"config", "corpus", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
+    "checkpoints": {"config", "family.corpus", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
     "measures.model_figures": {
-        *("config", "language_model", "latents", "measures.metrics", "models", "pieces", "sampling", "training", "windows"),
+        *("config", "language_model", "latents", "measures.metrics", "models", "pieces", "sampling", "training"),
     },
     "output.riff_models": {
         *("checkpoints", "config", "diffusion", "guitar.fretboard", "language_model", "lm_sampling", "midi_utils", "models", "presets"),
@@ -138,11 +138,11 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
             "steering.rules",
         ),
     },
-    "measures.window_measures": {"config", "drums"},
-    "output.window_models": {"checkpoints", "config", "corpus", "diffusion", "latents", "models", "presets"},
+    "family.measures": {"config", "family.drums"},
+    "output.window_models": {"checkpoints", "config", "family.corpus", "diffusion", "latents", "models", "presets"},
     "output.window_modes": {
-        *("config", "dataset", "files", "measures.metrics", "measures.window_measures", "midi_utils", "output.outputs", "presets"),
-        *("output.window_models", "sampling", "steering.ways", "windows"),
+        *("config", "dataset", "files", "measures.metrics", "family.measures", "midi_utils", "output.outputs", "presets"),
+        *("family.windows", "output.window_models", "sampling", "steering.ways"),
     },
     "output.piece_output": {
         *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),

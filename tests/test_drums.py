@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from config import TokenizerConfig
-from drums import (
+from family.drums import (
     CHANNEL,
     CLASSES,
     DRUM_TOKENS,
@@ -167,9 +167,9 @@ def test_quantized_keeps_hits_and_tapped_keeps_time() -> None:
 def test_the_library_shows_itself(tmp_path: Path, here: Here) -> None:
     path = tmp_path / "beat.mid"
     path.write_bytes(midi_bytes(midi_track([(beat, 0.25, 36) for beat in range(8)], channel=CHANNEL, end=8)))
-    result = here("drums", str(path))
+    result = here("family.drums", str(path))
     assert result.code == 0 and "kick x...x...x...x...|x...x...x...x..." in result.out
     assert text_grid(np.zeros(SHAPE, dtype=bool), T) == ""
-    assert_one_line(here("drums"), "drums", "give one MIDI file")
-    assert_one_line(here("drums", str(path), "jazz"), "drums", "general, roland")
-    assert_one_line(here("drums", str(tmp_path / "none.mid")), "drums", "none.mid")
+    assert_one_line(here("family.drums"), "family.drums", "give one MIDI file")
+    assert_one_line(here("family.drums", str(path), "jazz"), "family.drums", "general, roland")
+    assert_one_line(here("family.drums", str(tmp_path / "none.mid")), "family.drums", "none.mid")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from config import DRUM_CLASSES, GROOVE_SIZE, SampleConfig, TokenizerConfig, UserError, VAEConfig
-from family_presets import FAMILY
+from family.presets import FAMILY
 from heads import GrooveEmbedding
 from models import Draws, MusicVAE, Recurrent, kl_nats
 from presets import TrainVAE, preset_options

@@ -18,11 +18,11 @@ import train_vae
 import training
 from checkpoints import VAE_KIND, load_vae, read_checkpoint
 from config import TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
-from drums import read_patterns
+from family.drums import read_patterns
+from family.windows import read_windows
 from latents import as_steps
 from midi_utils import read_midi
 from sampling import reconstruct
-from windows import read_windows
 
 PRESETS = {
     "mono": "melody_2bar_small",

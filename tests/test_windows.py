@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import corpus
 from config import DataConfig, SongConfig, TokenizerConfig, UserError, parse_programs
-from corpus import find_songs, known_windows, load_windows, make_token_file, named_right, summary, transposed
-from drums import KITS
+from family import corpus
+from family.corpus import find_songs, known_windows, load_windows, make_token_file, named_right, summary, transposed
+from family.drums import KITS
+from family.windows import given_steps, read_windows, to_pattern, windows_to_midi
 from midi_utils import MidiError, parse_midi
-from windows import given_steps, read_windows, to_pattern, windows_to_midi
 
 T = TokenizerConfig(policy="highest")
 KINDS = {kind: dataclasses.replace(T, representation=kind) for kind in ("mono", "drums", "groove", "trio")}  # type: ignore[arg-type]
@@ -207,9 +207,9 @@ def test_what_the_encoder_is_given() -> None:
 
 
 def test_windows_py_shows_a_file(here: Here, write: Callable[..., Path]) -> None:
-    shown = here("windows", str(write("band.mid", band())), "trio")
+    shown = here("family.windows", str(write("band.mid", band())), "trio")
     assert shown.code == 0 and "bar 1, 100 bpm Lead" in shown.out and "kick x" in shown.out
-    assert_one_line(here("windows", str(write("kit.mid", band()[3:]))), "windows", "no usable line")
+    assert_one_line(here("family.windows", str(write("kit.mid", band()[3:]))), "family.windows", "no usable line")
 
 
 # ---------------------------------------------------------------- the token file

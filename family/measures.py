@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import DRUM_CLASSES, HOLD, REST, TokenizerConfig
-from drums import from_tokens
+from family.drums import from_tokens
 
 KICK, SNARE = DRUM_CLASSES.index("kick"), DRUM_CLASSES.index("snare")
 CHUNK = 4096  # training windows compared at a time
@@ -53,7 +53,7 @@ def _line_onsets(tokens: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def nearest_windows(steps: np.ndarray, known: np.ndarray, tokenizer: TokenizerConfig) -> NearestWindow:
-    """Args: steps and known, [windows, T] and more, steps of the tokenizer's representation (see windows.py)."""
+    """Args: steps and known, [windows, T] and more, steps of the tokenizer's representation (see family.windows)."""
     ours = onsets_of(steps, tokenizer).astype(np.float32)
     size = ours.sum(axis=1)
     index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), -1.0)

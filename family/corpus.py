@@ -1,6 +1,6 @@
 """Whole songs -> one token file of all their windows, made once and reused -> what is trained on and what is held out.
 
-A token file is a .npy of steps (see windows.py), read by mapping it into memory, with a .json beside it that says what it was made from.
+A token file is a .npy of steps (see family.windows) that is mapped into memory, with a .json beside it that says what it was made from.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 
 from config import DataConfig, SongConfig, TokenizerConfig, UserError
 from dataset import FileRow, find_music_files, plural, refused_lines, shift_range, shown, some_songs, split_by_song, transpose
+from family.windows import STEP_TYPES, given_steps, read_windows
 from files import make_room, write_file
 from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
 from midi_utils import MidiError
-from windows import STEP_TYPES, given_steps, read_windows
 from workers import in_chunks, time_limit
 
 FORMAT = 1

@@ -1,7 +1,7 @@
 """Drum MIDI <-> hits, velocities and microtiming on the grid <-> drum tokens and groove vectors.
 
 Nine classes stand for a kit. A drum token says which of them are struck on a step, as the bits of a number; a groove vector says how
-hard and how early or late as well (Gillick et al. 2019, arXiv:1905.06118). Run `python drums.py FILE.mid` to see a file's bars.
+hard and how early or late as well (Gillick et al. 2019, arXiv:1905.06118). Run `python -m family.drums FILE.mid` to see a file's bars.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def text_grid(hits: np.ndarray, tokenizer: TokenizerConfig) -> str:
 
 def main(argv: Sequence[str]) -> int:
     if not 1 <= len(argv) <= 2 or (len(argv) == 2 and argv[1] not in KITS):
-        raise UserError(f"give one MIDI file, and a kit if you like ({', '.join(KITS)}): python drums.py FILE.mid roland")
+        raise UserError(f"give one MIDI file, and a kit if you like ({', '.join(KITS)}): python -m family.drums FILE.mid roland")
     tokenizer = TokenizerConfig()
     try:
         patterns = read_patterns(read_midi(argv[0]), tokenizer, argv[1] if len(argv) == 2 else "general")  # type: ignore[arg-type]

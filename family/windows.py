@@ -1,7 +1,7 @@
 """Windows of bars <-> steps of any representation: a line, drum tokens, groove vectors, a trio.
 
-What a window becomes is an array of steps: int [T] (a line, see midi_utils; drums, see drums.py), int [T, 3] (melody, bass and drums) or
-float [T, 27] (groove). Run `python windows.py FILE.mid` to see what a file holds.
+What a window becomes is an array of steps: int [T] (a line, see midi_utils; drums, see family.drums), int [T, 3] (melody, bass and
+drums) or float [T, 27] (groove). Run `python -m family.windows FILE.mid` to see what a file holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import mido
 import numpy as np
 
 from config import TRIO_PARTS, DataConfig, SongConfig, TokenizerConfig, UserError, parse_programs, run_script
-from drums import (
+from family.drums import (
     CHANNEL,
     DrumPattern,
     drum_track,
@@ -271,7 +271,7 @@ def text_window(steps: np.ndarray, tokenizer: TokenizerConfig) -> str:
 
 def main(argv: Sequence[str]) -> int:
     if not 1 <= len(argv) <= 2:
-        raise UserError("give one MIDI file, and a representation if you like: python windows.py FILE.mid trio")
+        raise UserError("give one MIDI file, and a representation if you like: python -m family.windows FILE.mid trio")
     try:
         tokenizer = TokenizerConfig(policy="highest", representation=argv[1] if len(argv) == 2 else "mono")  # type: ignore[arg-type]
         windows, left = read_windows(argv[0], SongConfig(), DataConfig(), tokenizer)

@@ -1,0 +1,248 @@
+"""The runs behind the README's table of the MusicVAE family: trained, or gone on with, one thread each, and measured.
+
+python -m experiments.family WHAT... --melody FOLDER --drums GROOVE_FOLDER --songs FOLDER [--output-dir runs/family] [--workers 2]
+
+WHAT: melody, long, documents, losses, groove, trio, short; or all. A run that is finished is only measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from checkpoints import load_same_windows, load_vae
+from config import VAE_FILE, SampleConfig, UserError, VAETrainConfig, run_script
+from corpus import WindowData
+from experiments.wrong_loss import wrong_loss
+from latents import as_steps, encoder_steps
+from measures.model_figures import final_figures
+from measures.window_measures import backbeat, playing
+from models import MusicVAE
+from sampling import decode_steps, play_hits, sample_riffs
+from steering.ways import slerp
+from training import read_log
+from windows import to_pattern
+
+SAMPLES = 512  # windows drawn from each model of drums
+WAYS = 64  # ways between held-out windows that smoothness is measured on
+WAY_STEPS = 9
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    name: str
+    preset: str
+    data: str  # melody, drums or songs
+    flags: tuple[str, ...] = ()
+    wrong: bool = False  # with the wrong loss
+    published: str = ""  # what the original, or a document, says
+
+
+def seeds(name: str, preset: str, data: str, count: int, flags: Sequence[str] = (), published: str = "") -> list[Run]:
+    """The same run with so many seeds, each with its own split of the songs."""
+    own = [("--seed", str(seed), "--split-seed", str(seed), *flags) for seed in range(count)]
+    return [Run(f"{name}_{seed}", preset, data, some, published=published) for seed, some in enumerate(own)]
+
+
+EVERYTHING = ("--holdout", "0")  # the documents held nothing out
+STUDIES: dict[str, list[Run]] = {
+    "melody": seeds("melody_2bar", "melody_2bar_small", "melody", 3, published=".986 -> .951"),
+    "long": [
+        *seeds("drums_16bar_flat", "drums_16bar_flat_small", "drums", 3, published=".884 -> .549"),
+        *seeds("drums_16bar_hier", "drums_16bar_hier_small", "drums", 3, published=".928 -> .879"),
+        *seeds("melody_16bar_flat", "melody_16bar_flat_small", "melody", 3, published=".883 -> .620"),
+        *seeds("melody_16bar_hier", "melody_16bar_hier_small", "melody", 3, published=".919 -> .812"),
+    ],
+    "documents": [
+        Run("drums_4bar_v1", "drums_4bar_hier_v1_small", "drums", EVERYTHING, published="loss .204"),
+        Run("drums_4bar_v2", "drums_4bar_hier_v2_small", "drums", EVERYTHING, published="loss .050"),
+        Run("drums_4bar_v3", "drums_4bar_hier_v3_small", "drums", EVERYTHING, published="loss .073"),
+        Run("melody_4bar", "melody_4bar_hier_small", "melody", EVERYTHING, published="loss .13"),
+    ],
+    "losses": [
+        Run("hierarchical, groove, categorical loss", "groove_4bar_hier_small", "drums", (), True, "loss 400 to 450, no end"),
+        Run("hierarchical, groove, groove loss", "groove_4bar_hier_small", "drums", (), published="the open question"),
+        Run("hierarchical, drum tokens", "drums_4bar_hier_v1_small", "drums",
+            ("--no-segment-feedback", "--dropout", "0.2", "--steps", "4000"), published="loss 24.4 at 3 700 steps"),
+        Run("GrooVAE", "groove_4bar_small", "drums", (), published="loss 43 at 28 000 steps"),
+    ],
+    "groove": [
+        Run("groove_2bar_humanize", "groove_2bar_humanize_small", "drums"),
+        Run("groove_2bar_tap", "groove_2bar_tap_small", "drums"),
+        Run("groove_2bar", "groove_2bar_small", "drums"),
+    ],
+    "trio": [Run("trio_16bar", "trio_16bar_small", "songs", published="melody .848 -> .753, bass .880 -> .773, drums .912 -> .863")],
+    "short": [Run("drums_2bar", "drums_2bar_small", "drums", published=".979 -> .917")],
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- training
+
+
+def train(run: Run, folders: Mapping[str, str], output_dir: Path) -> Path:
+    """Train a run, or go on with it, in a process of its own; what it says goes to its folder."""
+    folder = output_dir / run.name.replace(", ", "_").replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    script = ["-m", "experiments.wrong_loss"] if run.wrong else ["train_vae.py"]
+    flags = ["--preset", run.preset, "--data", folders[run.data], "--run-dir", str(folder), "--threads", "1", *run.flags]
+    with (folder / "output.txt").open("w") as out:
+        done = subprocess.run([sys.executable, *script, *flags], stdout=out, stderr=out, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise UserError(f"{folder / 'output.txt'}: training ended with status {done.returncode}; it says why")
+    print(f"{run.name}: done")
+    return folder
+
+
+# ---------------------------------------------------------------- measuring
+
+
+@dataclass
+class Figures:
+    """What is said of a run."""
+
+    run: Run
+    windows: int  # trained on
+    minutes: float  # of training, as the log's rate has it
+    loss: float  # mean of the last log lines: reconstruction + beta * charged KL
+    first_loss: float  # of the first log line
+    figures: dict[str, dict[str, float]]  # see final_figures
+    more: dict[str, float] = field(default_factory=dict)
+
+
+def measured(run: Run, folder: Path) -> Figures:
+    """Everything about a finished run."""
+    path = folder / VAE_FILE
+    vae, content = load_vae(path)
+    windows = load_same_windows(content, vae.tokenizer, "", path)
+    log = [line for line in read_log(folder / "train_vae.jsonl") if line["split"] == "train"]
+    trained = VAETrainConfig(**{**content["options"]["train"], "init_from": "none"})
+    with wrong_loss() if run.wrong else contextlib.nullcontext():
+        figures = final_figures(vae, windows.shown, trained, torch.device("cpu"), apart=0.5)
+        more = more_of(vae, windows)
+    rate = np.median([line["riffs_per_second"] for line in log])
+    last = log[-max(1, len(log) // 40) :]
+    return Figures(
+        run,
+        len(windows.train_index),
+        log[-1]["step"] * trained.batch_size / rate / 60,
+        float(np.mean([line["loss"] for line in last])),
+        log[0]["loss"],
+        figures,
+        more,
+    )
+
+
+@torch.inference_mode()
+def more_of(vae: MusicVAE, windows: WindowData) -> dict[str, float]:
+    """What some representations have besides: a backbeat, playing; and how smooth the ways between held-out windows are."""
+    found = {}
+    kind = vae.tokenizer.representation
+    shown = windows.shown["held out" if len(windows.shown["held out"]) else "train"]
+    if kind in ("drums", "groove"):
+        made = sample_riffs(vae, None, range(SAMPLES), SampleConfig(temperature=0.5))[0]
+        for name, steps in (("samples", made), ("people", shown)):
+            hits = np.stack([to_pattern(one, vae.tokenizer).hits for one in steps])
+            found |= {f"{name} {key}": value for key, value in backbeat(hits, vae.tokenizer).items()}
+    if kind == "groove":
+        steps = as_steps(shown)
+        z = torch.cat([vae.encoder(some)[0] for some in encoder_steps(steps, vae.tokenizer).split(256)])
+        uniform = torch.zeros(len(z), vae.tokenizer.steps, vae.embedding.draws)
+        free = decode_steps(vae, z, uniform, SampleConfig(temperature=0))
+        played = play_hits(vae, z, steps[..., :9] > 0.5) if vae.tokenizer.given == "hits" else free
+        score = steps.clone()
+        score[..., 9:18], score[..., 18:] = 0.75 * score[..., :9], 0.0
+        for name, some in (("people", steps), ("score", score), ("played", played)):
+            found |= {f"{name} {key}": value for key, value in playing(some.numpy()).items()}
+        both = (played[..., :9] > 0.5) & (steps[..., :9] > 0.5)
+        for name, some in (("score", score), ("played", played)):
+            for part, column in (("velocity", slice(9, 18)), ("offset", slice(18, 27))):
+                found[f"{name} {part} error"] = float((some[..., column] - steps[..., column])[both].square().mean().sqrt())
+        for part, column in (("velocity", slice(9, 18)), ("offset", slice(18, 27))):
+            pair = torch.stack([some[..., column][both] for some in (played, steps)])
+            found[f"{part} correlation"] = float(torch.corrcoef(pair)[0, 1])
+    return found | smoothness(vae, shown)
+
+
+def smoothness(vae: MusicVAE, shown: np.ndarray) -> dict[str, float]:
+    """How much the music changes between neighbours on a way, and between its ends: share of steps that differ, mean over some ways."""
+    steps = encoder_steps(as_steps(shown[np.random.default_rng(0).permutation(len(shown))[: 2 * WAYS]]), vae.tokenizer)
+    mu = vae.encoder(steps)[0]
+    near, far, half = [], [], []
+    for begin, end in zip(mu[::2], mu[1::2], strict=False):
+        z = slerp(begin, end, torch.linspace(0, 1, WAY_STEPS))
+        made = decode_steps(vae, z, torch.zeros(len(z), vae.tokenizer.steps, vae.embedding.draws), SampleConfig(temperature=0))
+        right = vae.embedding.right(made.repeat_interleave(WAY_STEPS, dim=0), made.repeat(WAY_STEPS, *[1] * (made.dim() - 1)))
+        differ = 1 - right.float().mean(dim=1).reshape(WAY_STEPS, WAY_STEPS).numpy()  # each from each
+        near.append(np.mean([differ[i][i + 1] for i in range(WAY_STEPS - 1)]))
+        half.append(np.mean([differ[i][i + WAY_STEPS // 2] for i in range(WAY_STEPS // 2 + 1)]))
+        far.append(differ[0][-1])
+    same = slerp(mu[0], mu[0], torch.linspace(0, 1, 3)), slerp(mu[0], -mu[0], torch.linspace(0, 1, 3))
+    assert all(torch.isfinite(z).all() for z in same)
+    return {"neighbours differ": float(np.mean(near)), "half a way apart": float(np.mean(half)), "ends differ": float(np.mean(far))}
+
+
+# ---------------------------------------------------------------- tables
+
+COLUMNS = {
+    "accuracy": "teacher-forced", "free_accuracy": "free-running", "onset_accuracy": "onsets", "free_accuracy_sampled": "z and T = 1",
+    "onset_accuracy_sampled": "its onsets", "reconstruction": "nats", "kl": "KL", "negative_elbo": "-ELBO",
+}  # fmt: skip
+
+
+def table(found: Sequence[Figures]) -> str:
+    """A study as a table, held-out figures where something is held out."""
+    lines = [
+        f"| run | windows | minutes | last loss | {' | '.join(COLUMNS.values())} | published |",
+        "|---" * (5 + len(COLUMNS)) + "|",
+    ]
+    for one in found:
+        side = "held out" if "held out" in one.figures else "train"
+        digits = {"reconstruction": 1, "kl": 1, "negative_elbo": 1}
+        values = " | ".join(f"{one.figures[side][key]:.{digits.get(key, 3)}f}" for key in COLUMNS)
+        name = f"{one.run.name} (`{one.run.preset}`{' on what it trained on' if side == 'train' else ''})"
+        loss = f"{one.loss:.3g} (first {one.first_loss:.3g})"
+        lines.append(f"| {name} | {one.windows} | {one.minutes:.0f} | {loss} | {values} | {one.run.published} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", nargs="+", choices=[*STUDIES, "all"])
+    parser.add_argument("--melody", default="", help="folder of melodies (MIDI)")
+    parser.add_argument("--drums", default="", help="folder of the Groove MIDI Dataset")
+    parser.add_argument("--songs", default="", help="folder of multi-track songs")
+    parser.add_argument("--output-dir", default="runs/family")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, one thread each")
+    options = parser.parse_args(argv)
+    folders = {"melody": options.melody, "drums": options.drums, "songs": options.songs}
+    studies = {name: runs for name, runs in STUDIES.items() if name in options.what or "all" in options.what}
+    for run in (run for runs in studies.values() for run in runs):
+        if not folders[run.data]:
+            raise UserError(f"{run.name}: give --{run.data} FOLDER")
+    with ThreadPoolExecutor(options.workers) as pool:
+        jobs = {name: [pool.submit(train, run, folders, Path(options.output_dir)) for run in runs] for name, runs in studies.items()}
+        done = {name: [job.result() for job in some] for name, some in jobs.items()}
+    torch.set_num_threads(1)
+    for name, runs in studies.items():
+        found = [measured(run, folder) for run, folder in zip(runs, done[name], strict=True)]
+        print(f"\n## {name}\n\n{table(found)}\n")
+        for one in found:
+            if one.more:
+                print(f"{one.run.name}: " + ", ".join(f"{key} {value:.3f}" for key, value in one.more.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

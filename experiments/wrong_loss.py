@@ -1,0 +1,50 @@
+"""Train a groove model with the loss of a categorical decoder, as the fourth reference document once did: it does not converge.
+
+python -m experiments.wrong_loss [the options of train_vae.py]
+
+The 27 numbers of a step are taken for the classes of one softmax, and what was played, velocities and offsets included, for their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import train_vae
+from config import run_script
+from heads import DRUMS, GrooveEmbedding
+
+
+def softmax_nats(self: GrooveEmbedding, logits: Tensor, steps: Tensor) -> Tensor:
+    """Cross-entropy against weights that are no distribution. logits, steps: [B, T, 27] -> [B, T]"""
+    return -(steps * F.log_softmax(logits, dim=-1)).sum(dim=-1)
+
+
+def one_class(self: GrooveEmbedding, logits: Tensor) -> Tensor:
+    """What such a decoder writes: the likeliest of the 27 alone, which is a hit if it is one of the first nine. [..., 27]"""
+    winner = F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
+    return torch.cat([winner[..., :DRUMS], torch.zeros_like(winner[..., DRUMS:])], dim=-1)
+
+
+@contextmanager
+def wrong_loss() -> Iterator[None]:
+    """Inside, groove models have that loss, and write as it says."""
+    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest
+    GrooveEmbedding.nats, GrooveEmbedding.likeliest = softmax_nats, one_class  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        GrooveEmbedding.nats, GrooveEmbedding.likeliest = right  # type: ignore[method-assign]
+
+
+def main(argv: Sequence[str]) -> int:
+    with wrong_loss():
+        return train_vae.main(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)
