@@ -29,6 +29,7 @@ from checkpoints import load_vae
 from config import (
     BASE_MODEL,
     DIFFUSION_FILE,
+    GROOVE_SIZE,
     VAE_FILE,
     DataConfig,
     GuitarConfig,
@@ -41,17 +42,18 @@ from config import (
 )
 from dataset import load_riffs
 from diffusion import LatentDiffusion
+from family.presets import FAMILY
 from files import write_file
 from guitar.fretboard import finger, fretboard
 from guitar.sound import render
 from language_model import LanguageModel
 from lm_sampling import EventGrammar, continue_sequences
 from midi_utils import riffs_to_midi, tokens_to_notes
-from models import MusicVAE
+from models import Draws, MusicVAE, kl_cost, kl_nats
 from output.outputs import companions
 from pieces import Vocabulary, event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
-from sampling import sample_riffs
+from sampling import decode_steps, sample_riffs
 from steering import from_riff
 from steering.arranging import arrange, parse_form
 from steering.drawing import Wish, draw
@@ -219,6 +221,63 @@ def measure_rates(repeats: int) -> dict[str, dict[str, float]]:
     return rates
 
 
+def measure_family(repeats: int, most: float) -> dict[str, dict[str, float]]:
+    """Training and sampling rates of every preset of windows, on random music; untrained weights cost what trained ones do.
+
+    Args:
+        most: parameters, in millions; larger models are passed over.
+    """
+    rates = {}
+    for preset in FAMILY:
+        options = preset_options(TrainVAE, preset)
+        with torch.device("meta"):
+            size = sum(p.numel() for p in MusicVAE(options.model, options.tokenizer).parameters()) / 1e6
+        if size > most:
+            continue
+        batch = 64 if size < 20 else 2
+        vae = MusicVAE(options.model, options.tokenizer)
+        precision = training.choose_precision(options.train.precision, torch.device("cpu"))
+        optimizer = torch.optim.Adam(vae.parameters())
+        steps = random_steps(options.tokenizer, batch)
+        work = partial(windows_trained, vae, optimizer, steps, options.train.free_bits, precision)
+        name = f"{preset} ({size:.1f} M, {str(precision).removeprefix('torch.')}), batch {batch}"
+        rates[f"{preset}_training_per_second"] = repeated(f"{name}, training", "windows/s", work, repeats)
+        rates[f"{preset}_sampling_per_second"] = repeated(
+            f"{name}, sampling", "windows/s", partial(windows_sampled, vae.eval(), batch), repeats
+        )
+    return rates
+
+
+def random_steps(tokenizer: TokenizerConfig, count: int) -> torch.Tensor:
+    """Music of a representation, all at random."""
+    if tokenizer.representation == "groove":
+        return torch.rand(count, tokenizer.steps, GROOVE_SIZE).round()
+    parts = [torch.randint(size, (count, tokenizer.steps)) for size in tokenizer.vocab_sizes]
+    return torch.stack(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def windows_trained(
+    vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Tensor, free_bits: float, precision: torch.dtype
+) -> float:
+    """Windows a second of one optimizer step."""
+    begin = time.perf_counter()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits, mu, logvar = vae(steps, Draws(noise=torch.randn(len(steps), vae.config.z_size)))
+    loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), free_bits).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return len(steps) / (time.perf_counter() - begin)
+
+
+def windows_sampled(vae: MusicVAE, count: int) -> float:
+    """Windows a second, decoded from N(0, I)."""
+    begin = time.perf_counter()
+    uniform = torch.rand(count, vae.tokenizer.steps, vae.embedding.draws)
+    decode_steps(vae, torch.randn(count, vae.config.z_size), uniform, SampleConfig(temperature=1.0))
+    return count / (time.perf_counter() - begin)
+
+
 def measure_steering(repeats: int) -> dict[str, dict[str, float]]:
     """Milliseconds per riff (or per verse, way, set) of every way to steer, with the base model and an untrained prior."""
     tokenizer = TokenizerConfig()
@@ -285,6 +344,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each rate")
     parser.add_argument("--output-dir", default="runs/benchmark", help="where benchmark.json and the job's run go")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures whether two are faster than one")
+    parser.add_argument("--largest", type=float, default=20, help="largest model of the family to measure, in millions of parameters")
     parser.add_argument("--skip-job", action="store_true", help="rates only, not the main job")
     options = parser.parse_args(argv)
     if options.repeats < 1:
@@ -293,7 +353,8 @@ def main(argv: Sequence[str]) -> int:
     threads = training.choose_threads(options.threads)
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
     results: dict = {"threads": torch.get_num_threads(), "rates": {}}
-    for measure in (measure_rates, measure_steering, measure_language_model, measure_guitar):
+    training.keep_freed_memory()
+    for measure in (measure_rates, measure_steering, measure_language_model, measure_guitar, partial(measure_family, most=options.largest)):
         results["rates"] |= measure(options.repeats)
     if not options.skip_job:
         results["job"] = measure_job(folder / "job")

@@ -443,7 +443,8 @@ if __name__ == "__main__":
         if is_language_model(preset):
             continue
         options = preset_options(TrainVAE, preset)
-        vae = MusicVAE(options.model, options.tokenizer)
-        diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, preset).model)
+        with torch.device("meta"):  # counted without being made
+            vae = MusicVAE(options.model, options.tokenizer)
+            diffusion = LatentDiffusion(options.model.z_size, preset_options(TrainDiffusion, preset).model)
         counts = [sum(p.numel() for p in part.parameters()) for part in (vae, vae.encoder, vae.decoder, diffusion)]
         print(f"{preset:26s} VAE {counts[0]:,} (encoder {counts[1]:,}, decoder {counts[2]:,}), denoiser {counts[3]:,} parameters")

@@ -420,7 +420,7 @@ def test_fine_tuning_cut_and_resumed_equals_never_cut(
             patch.setattr(training, "StopRequest", stop_after(stop))
             assert VAE.run(tmp_path / "cut", songs, *base) == 130
         else:
-            patch.setattr(train_vae, "augmented_batch", raise_interrupt)
+            patch.setattr(train_vae, "make_draws", raise_interrupt)
             with pytest.raises(KeyboardInterrupt):
                 VAE.run(tmp_path / "cut", songs, *base)
     assert VAE.state(tmp_path / "cut")["step"] == stop

@@ -273,9 +273,9 @@ def test_novelty_of_a_prior_is_that_of_what_it_draws(finished: Path) -> None:
     first = training.EVALUATION_SEED
     drawn, _ = sample_riffs(vae, model, range(first, first + train_diffusion.NOVELTY_SAMPLES), SampleConfig(), limits)
     heard = TrainingRiffs(drawn, [""] * len(drawn), vae.tokenizer)
-    assert train_diffusion.sampled_novelty(vae, model, heard, limits) == {"distance": 0.0, "copies": len(drawn)}
+    assert train_diffusion.sampled_novelty(vae, model, train_diffusion.Judge(heard, limits, 0.5)) == {"distance": 0.0, "copies": len(drawn)}
     known = training_riffs(content, vae.tokenizer)
-    found = train_diffusion.sampled_novelty(vae, model, known, limits)
+    found = train_diffusion.sampled_novelty(vae, model, train_diffusion.Judge(known, limits, 0.5))
     assert found["distance"] == np.median(known.nearest(drawn).distance) > 0
 
 
