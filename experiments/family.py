@@ -22,16 +22,16 @@ import torch
 
 from checkpoints import load_same_windows, load_vae
 from config import VAE_FILE, SampleConfig, UserError, VAETrainConfig, run_script
-from corpus import WindowData
 from experiments.wrong_loss import wrong_loss
+from family.corpus import WindowData
+from family.measures import backbeat, playing
+from family.windows import to_pattern
 from latents import as_steps, encoder_steps
 from measures.model_figures import final_figures
-from measures.window_measures import backbeat, playing
 from models import MusicVAE
 from sampling import decode_steps, play_hits, sample_riffs
 from steering.ways import slerp
 from training import read_log
-from windows import to_pattern
 
 SAMPLES = 512  # windows drawn from each model of drums
 WAYS = 64  # ways between held-out windows that smoothness is measured on
