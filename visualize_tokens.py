@@ -14,23 +14,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, TokenizerConfig, UserError, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
 from files import save_picture
-from guitar.fretboard import Fretboard, finger
 from guitar.tab import board_for
-from midi_utils import MidiError, Riff, pitch_class_name, pitch_name, tokens_to_notes
+from midi_utils import MidiError, Riff
+from output.pictures import LINE, draw_riff, draw_tab, draw_window
 from presets import TrainVAE, preset_options, require_preset
 
-ONSET, HELD, LINE, REAL, MADE = "#1f3b57", "#8fb3d1", "#b9b9b9", "#1f3b57", "#d1603d"
+REAL, MADE = "#1f3b57", "#d1603d"
 
 
 @dataclass(frozen=True)
@@ -56,56 +56,6 @@ class Visualize:
 
 
 # ---------------------------------------------------------------- riffs
-
-
-def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:
-    """One riff as a piano roll: onsets dark, held steps light, bar lines and beats, pitch names at the side. tokens: int [T]"""
-    start, end, pitch = tokens_to_notes(tokens, tokenizer)
-    for first, last, value in zip(start, end, pitch, strict=True):
-        axes.broken_barh([(first, last - first - 0.08)], (value - 0.42, 0.84), facecolors=HELD)
-        axes.broken_barh([(first, min(1, last - first) - 0.08)], (value - 0.42, 0.84), facecolors=ONSET)
-    low, high = (int(pitch.min()), int(pitch.max())) if len(pitch) else (40, 52)
-    middle = (low + high) / 2
-    half = max(7.0, (high - low) / 2 + 1.5)  # at least an octave, so that a small interval does not look like a leap
-    axes.set_ylim(middle - half, middle + half)
-    axes.set_xlim(0, tokenizer.steps)
-    used: list[int] = []
-    for value in sorted(set(pitch.tolist())):  # names of neighbouring semitones would overlap
-        if not used or value - used[-1] > half / 7:
-            used.append(value)
-    axes.set_yticks(used, [pitch_name(value) for value in used], fontsize=5)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
-        at_bar = beat % tokenizer.steps_per_bar == 0
-        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
-    if not len(pitch):
-        axes.text(tokenizer.steps / 2, middle, "silent", ha="center", va="center", color=LINE)
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
-
-
-def draw_tab(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, board: Fretboard) -> None:
-    """One riff as tab: a line for each string, the thin one on top, a fret's number at each onset. tokens: int [T]"""
-    start, end, pitch = tokens_to_notes(tokens, tokenizer)
-    fingering = finger(board, start, end, pitch)
-    for string in range(len(board.strings)):
-        axes.axhline(string, color=LINE, linewidth=0.5, zorder=0)
-    for bar in range(tokenizer.bars + 1):
-        axes.axvline(bar * tokenizer.steps_per_bar, color="#444444", linewidth=0.9, zorder=0)
-    for at, string, fret in zip(start, fingering.string, fingering.fret, strict=True):
-        number, place = (str(fret), string) if string >= 0 else ("?", 0)
-        box = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"}
-        axes.text(at + 0.45, place, number, fontsize=6, ha="center", va="center", color=ONSET, bbox=box)
-    axes.set_xlim(0, tokenizer.steps)
-    axes.set_ylim(-0.8, len(board.strings) - 0.2)
-    names = [pitch_class_name(pitch) for pitch in board.strings]
-    axes.set_yticks(range(len(names)), names, fontsize=5)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def token_grid(
@@ -189,6 +139,42 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
     size = -(-len(shown) // min(3, len(shown)))
     columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
     return token_grid(columns, tokenizer, f"{len(shown)} of {len(riffs)} riffs", options)
+
+
+# ---------------------------------------------------------------- windows of songs
+
+
+def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
+    """Windows of a model of the MusicVAE family: real ones, or held-out ones, what the model makes of them, and new ones."""
+    import torch
+
+    from checkpoints import load_same_windows
+    from latents import as_steps, encoder_steps
+    from sampling import reconstruct, sample_riffs
+
+    vae, content = run._vae()
+    windows = load_same_windows(content, vae.tokenizer, "", run.folder / VAE_FILE)
+    held = windows.held_out_tokens if len(windows.held_out_tokens) else windows.some_train_tokens(1024, options.seed)
+    real = windows.some_train_tokens(options.num_outputs * 3, options.seed)
+    columns: dict[str, list[np.ndarray]] = {" " * (i + 1): list(real[i::3]) for i in range(3)}
+    heading = f"{len(real)} of the {len(windows.train_index)} windows of {windows.folder}"
+    if samples:
+        shown = held[np.linspace(0, len(held) - 1, min(options.num_outputs, len(held))).astype(int)]
+        steps, diffusion = as_steps(shown), run.diffusion()
+        with torch.inference_mode():
+            again = reconstruct(vae, steps, given=encoder_steps(steps, vae.tokenizer)).numpy()
+        made = sample_riffs(vae, diffusion, range(options.seed, options.seed + options.num_outputs), options.sample)[0]
+        columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), "reconstruction": list(again), "new": list(made)}
+        heading = f"real windows, their reconstructions, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
+    rows = max(map(len, columns.values()))
+    high = {"trio": 3.2, "mono": 1.25}.get(vae.tokenizer.representation, 1.4)
+    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows + 0.6), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows, len(columns))
+    for at, (name, some) in enumerate(columns.items()):
+        for row, one in enumerate(some):
+            draw_window(figure, grid[row, at], one, vae.tokenizer, name.strip())
+    figure.suptitle(heading, fontsize=9)
+    return figure
 
 
 # ---------------------------------------------------------------- latent space and curves
@@ -287,6 +273,10 @@ class Run:
             self._loaded["vae"] = load_vae(self.folder / VAE_FILE)
         return self._loaded["vae"]
 
+    def is_of_windows(self) -> bool:
+        """Whether there is a model, and it is one of windows of songs."""
+        return (self.folder / VAE_FILE).exists() and bool(self._vae()[1].get("songs", {}).get("songs"))
+
     def vae(self):
         return self._vae()[0]
 
@@ -330,11 +320,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "latent": picture_of_latent,
         "curves": picture_of_curves,
     }
+    if run.is_of_windows():
+        drawers |= {name: partial(picture_of_windows, samples=name == "samples") for name in ("data", "samples")}
     files = [Path(word) for word in options.what if word not in drawers]
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: no such file; give MIDI files or some of {', '.join(drawers)}")
-    wanted = [name for name in options.what or drawers if name in drawers]
+    every = [name for name in drawers if name != "latent" or not run.is_of_windows()]
+    wanted = [name for name in options.what or every if name in drawers]
     if {"samples", "latent"} & set(wanted):
         run.vae()  # before anything is written
     for name in wanted:

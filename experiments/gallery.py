@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 import generate
 from config import TokenizerConfig, UserError, run_script
 from files import make_room, save_picture
-from visualize_tokens import draw_riff
+from output.pictures import draw_riff
 
 A, B = "midi_riffs/harbour_verse1a.mid", "midi_riffs/cinder_verse1a.mid"
 COLUMNS = 4  # the riff that is given, and three that come of it

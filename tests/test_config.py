@@ -144,6 +144,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         *("config", "dataset", "files", "measures.metrics", "family.measures", "midi_utils", "output.outputs", "presets"),
         *("family.windows", "output.window_models", "sampling", "steering.ways"),
     },
+    "output.pictures": {"config", "family.windows", "guitar.fretboard", "midi_utils"},
     "output.piece_output": {
         *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),
         *("measures.piece_evaluation", "pieces", "presets", "sampling"),

@@ -18,7 +18,7 @@ from presets import MODES, parse_options
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Places that the commands themselves make, or that stand for the reader's own.
-MADE_LATER = ("runs/", "my_riffs", "FOLDER")
+MADE_LATER = ("runs/", "my_riffs", "FOLDER", "A.mid", "B.mid")
 
 
 def commands() -> list[str]:

@@ -11,7 +11,7 @@ import mido
 import numpy as np
 import pytest
 import torch
-from conftest import Here, Result, assert_one_line, bytes_below, log_lines, midi_bytes, midi_track, stop_after
+from conftest import Here, Result, assert_is_a_picture, assert_one_line, bytes_below, log_lines, midi_bytes, midi_track, stop_after
 
 import train_diffusion
 import train_vae
@@ -289,10 +289,17 @@ def test_riff_and_window_models_are_told_apart(
     assert_one_line(result, "generate", "of windows of songs", "--preset")
 
 
-def test_other_scripts_refuse_windows_in_one_line(here: Here, run_of: Any) -> None:
-    for script in ("evaluate", "visualize_tokens"):
-        result = here(script, "--run-dir", str(run_of("mono")))
-        assert_one_line(result, script, "windows of songs")
+def test_evaluate_is_about_riffs(here: Here, run_of: Any) -> None:
+    assert_one_line(here("evaluate", "--run-dir", str(run_of("mono"))), "evaluate", "windows of songs")
+
+
+@pytest.mark.parametrize("kind", ["mono", "humanize", "trio"])
+def test_pictures_of_windows(kind: str, here: Here, run_of: Any, tmp_path: Path) -> None:
+    flags = ["--run-dir", str(run_of(kind)), "--output-dir", str(tmp_path), "--num-outputs", "2"]
+    assert here("visualize_tokens", *flags).code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data.png", "samples.png", "curves.png"}
+    for path in tmp_path.iterdir():
+        assert_is_a_picture(path)
 
 
 def test_without_its_token_file_it_says_that_copies_are_not_told(
