@@ -111,7 +111,7 @@ class TokenizerConfig:
 class DataConfig:
     """Which files are used, and how they are split and augmented."""
 
-    data: str = "midi_riffs"  # folder of .mid / .midi riffs, searched with its subfolders
+    data: str = "midi_riffs"  # folder of .mid / .midi riffs, or of songs (--songs), with its subfolders; or a token file of songs (.npy)
     max_bars: int = 8  # files that hold more bars of riffs than this are songs and are refused; 0 takes any length
     min_notes: int = 1  # a riff with fewer note onsets is refused
     low: int = 28  # lowest MIDI pitch accepted (28 is the low E of a bass)

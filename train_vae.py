@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
         figures = final_figures(model, examples.shown, train, device, apart=0.5 * options.songs.songs)
-        print_summary(figures)
+        print_summary(figures, "window" if options.songs.songs else "riff")
         if "held out" in figures:
             share = figures["held out"]["onset_accuracy"]
             print(f"\nit gives back {share:.0%} of the notes of the held-out songs (onset accuracy, free-running)")

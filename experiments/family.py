@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from checkpoints import load_same_windows, load_vae
 from config import VAE_FILE, SampleConfig, UserError, VAETrainConfig, run_script
@@ -26,6 +27,7 @@ from experiments.wrong_loss import wrong_loss
 from family.corpus import WindowData
 from family.measures import backbeat, playing
 from family.windows import to_pattern
+from files import make_room, save_picture
 from latents import as_steps, encoder_steps
 from measures.model_figures import final_figures
 from models import MusicVAE
@@ -217,6 +219,24 @@ def table(found: Sequence[Figures]) -> str:
     return "\n".join(lines)
 
 
+def curves(runs: Sequence[Run], folders: Sequence[Path], path: Path) -> None:
+    """The training losses of a study, in the units of the originals (reconstruction + beta * KL beyond the free bits)."""
+    figure = Figure(figsize=(7, 3.4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for run, folder, color in zip(runs, folders, ("#d1603d", "#1f3b57", "#3f8f5f", "#c99a2e"), strict=False):
+        log = [line for line in read_log(folder / "train_vae.jsonl") if line["split"] == "train"]
+        axes.plot([line["step"] for line in log], [max(line["loss"], 1e-3) for line in log], color=color, linewidth=1.3, label=run.name)
+    axes.set_yscale("log")
+    axes.set_xlabel("step (64 windows of four bars)", fontsize=8)
+    axes.set_ylabel("loss", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7)
+    make_room(path.parent)
+    save_picture(figure, path)
+    print(path)
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="+", choices=[*STUDIES, "all"])
@@ -236,6 +256,8 @@ def main(argv: Sequence[str]) -> int:
         done = {name: [job.result() for job in some] for name, some in jobs.items()}
     torch.set_num_threads(1)
     for name, runs in studies.items():
+        if name in ("losses", "documents"):
+            curves(runs, done[name], Path(options.output_dir) / f"{name}.png")
         found = [measured(run, folder) for run, folder in zip(runs, done[name], strict=True)]
         print(f"\n## {name}\n\n{table(found)}\n")
         for one in found:

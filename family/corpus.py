@@ -21,7 +21,18 @@ from typing import Any
 import numpy as np
 
 from config import DataConfig, SongConfig, TokenizerConfig, UserError
-from dataset import FileRow, find_music_files, plural, refused_lines, shift_range, shown, some_songs, split_by_song, transpose
+from dataset import (
+    FileRow,
+    find_music_files,
+    plural,
+    refused_lines,
+    shift_range,
+    shown,
+    some_songs,
+    split_by_song,
+    transpose,
+    was_generated,
+)
 from family.windows import STEP_TYPES, given_steps, read_windows
 from files import make_room, write_file
 from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
@@ -174,6 +185,10 @@ def read_chunk(paths: Sequence[str], data: DataConfig, songs: SongConfig, tokeni
     found = []
     for path in paths:
         facts: dict[str, Any] = {"steps": b"", "windows": 0, "reason": "", "detail": "", "bpm": 0.0, "programs": {}, "bars": []}
+        if was_generated(Path(path)):
+            detail = "generate.py wrote it, says its .json; delete the .json to train on it all the same"
+            found.append(facts | {"reason": "generated", "detail": detail})
+            continue
         try:
             with time_limit(SECONDS_PER_FILE):
                 windows, left = read_windows(path, songs, data, tokenizer)

@@ -125,10 +125,11 @@ FIGURE_LABELS = {
 }
 
 
-def print_summary(figures: dict[str, dict[str, float]]) -> None:
+def print_summary(figures: dict[str, dict[str, float]], noun: str = "riff") -> None:
+    """All figures, one line each. noun: what they are of"""
     print(f"\n{'':38s}" + "".join(f"{name:>10s}" for name in figures))
     for key, label in FIGURE_LABELS.items():
-        print(f"{label:38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
+        print(f"{label.replace('riff', noun):38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
     for key in next(iter(figures.values())):
         if key not in FIGURE_LABELS:
             print(f"{key.replace('_', ' '):38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))

@@ -325,6 +325,12 @@ def test_recursive_or_not(songs_folder: Path) -> None:
         find_songs(data, dataclasses.replace(SONGS, genre="rock"))
 
 
+def test_what_generate_py_wrote_is_not_trained_on(songs_folder: Path, tmp_path: Path) -> None:
+    (songs_folder / "song1.json").write_text('{"sha256": "0"}')
+    reasons = {row.file: row.reason for row in load(songs_folder, tmp_path / "t.npy").rows}
+    assert reasons["song1.mid"] == "generated" and reasons["song2.mid"] == ""
+
+
 def test_nothing_usable_says_why(tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     (tmp_path / "songs" / "waltz.mid").write_bytes(midi_bytes(midi_track(line(60)), meters=((0, 3, 4),)))
