@@ -41,6 +41,12 @@ REQUIRED = {
     LM_KIND: ("tokenizer", "events", "model", "weights", "data", "data_hash", "known", "step", "options"),
 }
 
+CONFIGS: dict[str, dict[str, Any]] = {
+    VAE_KIND: {"tokenizer": TokenizerConfig, "model": VAEConfig},
+    DIFFUSION_KIND: {"model": DiffusionConfig},
+    LM_KIND: {"tokenizer": TokenizerConfig, "model": LMConfig},
+}
+
 Config = TypeVar("Config", TokenizerConfig, EventConfig, VAEConfig, DiffusionConfig, LMConfig, DataConfig, SongConfig)
 
 
@@ -94,6 +100,9 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise UserError(f"{path}: was written by a newer version of this project (format {content['format']}); update the project")
     if content["format"] == 1 and kind == VAE_KIND and "weights" in content:
         content["weights"] = {_renamed(name): weight for name, weight in content["weights"].items()}
+    for key, config in CONFIGS[kind].items():
+        if isinstance(content.get(key), dict):  # an option that was not there yet is at its default
+            content[key] = {f.name: f.default for f in dataclasses.fields(config)} | content[key]
     missing = [key for key in REQUIRED[kind] if key not in content]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)} in it; train it again with this version: {maker} --restart")

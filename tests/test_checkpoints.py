@@ -390,3 +390,21 @@ def test_the_riffs_of_a_run_stand_apart_from_those_of_its_base_model() -> None:
         nearest = riffs.nearest(tokens)
         assert nearest.copy.all() and nearest.index.tolist() == list(range(len(tokens)))
     assert not own.nearest(RIFFS).copy.any() and not base.nearest(other).copy.any()
+
+
+def test_a_checkpoint_of_the_first_format_is_read_as_it_was(finished: Path, tmp_path: Path) -> None:
+    """Its weights had other names, and options that came later are at their defaults."""
+    vae, content = load_vae(finished / VAE_FILE)
+    old = dict(content)
+    old["format"] = 1
+    names = (("embedding.parts.0.", "embedding."), ("encoder.rnn.", "encoder.gru."), ("decoder.layers.rnn.", "decoder.gru."))
+    for new, before in names:
+        old["weights"] = {before + name.removeprefix(new) if name.startswith(new) else name: w for name, w in old["weights"].items()}
+    assert {"embedding.token.weight", "embedding.in_bar.weight", "decoder.gru.weight_hh_l0"} <= set(old["weights"])
+    old["model"] = {name: value for name, value in old["model"].items() if name not in ("cell", "level_lengths", "decoder_layers")}
+    old["tokenizer"] = {name: value for name, value in old["tokenizer"].items() if name not in ("representation", "given")}
+    old.pop("songs")
+    torch.save(old, tmp_path / VAE_FILE)
+    again, found = load_vae(tmp_path / VAE_FILE)
+    assert again.config == vae.config and again.tokenizer == vae.tokenizer and found["tokenizer"] == content["tokenizer"]
+    assert all(torch.equal(one, other) for one, other in zip(again.state_dict().values(), vae.state_dict().values(), strict=True))
