@@ -31,7 +31,7 @@ from checkpoints import (
     training_riffs,
     weights_hash,
 )
-from config import DiffusionConfig, TokenizerConfig, UserError, VAEConfig
+from config import VAE_FILE, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
 from diffusion import LatentDiffusion
 from models import MusicVAE
 from presets import TrainVAE, preset_options
