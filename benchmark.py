@@ -38,6 +38,7 @@ from config import (
     SteerConfig,
     TokenizerConfig,
     UserError,
+    VAETrainConfig,
     run_script,
 )
 from dataset import load_riffs
@@ -239,7 +240,7 @@ def measure_family(repeats: int, most: float) -> dict[str, dict[str, float]]:
         precision = training.choose_precision(options.train.precision, torch.device("cpu"))
         optimizer = torch.optim.Adam(vae.parameters())
         steps = random_steps(options.tokenizer, batch)
-        work = partial(windows_trained, vae, optimizer, steps, options.train.free_bits, precision)
+        work = partial(windows_trained, vae, optimizer, steps, options.train, precision)
         name = f"{preset} ({size:.1f} M, {str(precision).removeprefix('torch.')}), batch {batch}"
         rates[f"{preset}_training_per_second"] = repeated(f"{name}, training", "windows/s", work, repeats)
         rates[f"{preset}_sampling_per_second"] = repeated(
@@ -257,16 +258,18 @@ def random_steps(tokenizer: TokenizerConfig, count: int) -> torch.Tensor:
 
 
 def windows_trained(
-    vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Tensor, free_bits: float, precision: torch.dtype
+    vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Tensor, train: VAETrainConfig, precision: torch.dtype
 ) -> float:
-    """Windows a second of one optimizer step."""
+    """Windows a second of one optimizer step, late in training: with scheduled sampling, most steps are the model's own."""
     begin = time.perf_counter()
+    draws = Draws(noise=torch.randn(len(steps), vae.config.z_size))
+    if train.scheduled_sampling:
+        shape = steps.shape[:2]
+        draws = dataclasses.replace(draws, from_model=torch.rand(shape) < 0.9, uniform=torch.rand(*shape, vae.embedding.draws))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-        logits, mu, logvar = vae(steps, Draws(noise=torch.randn(len(steps), vae.config.z_size)))
-    loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), free_bits).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+        logits, mu, logvar = vae(steps, draws)
+    loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), train.free_bits).mean()
+    training.clip_and_step(vae, optimizer, loss, train.lr, train.grad_clip)
     return len(steps) / (time.perf_counter() - begin)
 
 

@@ -77,7 +77,8 @@ class CheckMidi:
             base.dataset, max_bars=self.max_bars if self.paths else 0, min_notes=self.min_notes, low=self.low, high=self.high,
             grid_tolerance=self.grid_tolerance, max_off_grid=self.max_off_grid,
         )  # fmt: skip
-        tokenizer = dataclasses.replace(base.tokenizer, bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy)
+        line = {"representation": "mono", "given": "all"}  # of songs with drums, the lines are looked at
+        tokenizer = dataclasses.replace(base.tokenizer, bars=self.bars, steps_per_beat=self.steps_per_beat, policy=self.policy, **line)
         return data, tokenizer if self.paths else self.written_with() or tokenizer
 
     def long_file(self) -> Path:

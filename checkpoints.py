@@ -53,10 +53,27 @@ Config = TypeVar("Config", TokenizerConfig, EventConfig, VAEConfig, DiffusionCon
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """A fingerprint of a state dict: 16 hexadecimal digits that change when any weight does."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
+    for name, weight in sorted((_first_name(name), weight) for name, weight in weights.items()):  # priors know VAEs of the first format
         digest.update(name.encode())
-        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+# What weights of a VAE were called in the first format, and are called now.
+RENAMED = (("embedding.", "embedding.parts.0."), ("encoder.gru.", "encoder.rnn."), ("decoder.gru.", "decoder.layers.rnn."))
+
+
+def _renamed(name: str) -> str:
+    """What a weight of the first format is called now."""
+    for old, new in RENAMED:
+        if name.startswith(old) and not name.startswith(("embedding.in_bar.", "embedding.bar.")):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _first_name(name: str) -> str:
+    """The inverse of _renamed."""
+    return next((old + name.removeprefix(new) for old, new in RENAMED if name.startswith(new)), name)
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -107,14 +124,6 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)} in it; train it again with this version: {maker} --restart")
     return content
-
-
-def _renamed(name: str) -> str:
-    """What a weight of format 1 is called since riffs are one representation of several."""
-    for old, new in (("embedding.", "embedding.parts.0."), ("encoder.gru.", "encoder.rnn."), ("decoder.gru.", "decoder.layers.rnn.")):
-        if name.startswith(old) and not name.startswith(("embedding.in_bar.", "embedding.bar.")):
-            return new + name.removeprefix(old)
-    return name
 
 
 def build_config(kind: type[Config], values: Mapping[str, Any], path: str | os.PathLike[str]) -> Config:
@@ -257,16 +266,26 @@ def require_riffs(vae_content: Mapping[str, Any], path: str | os.PathLike[str]) 
 
 
 def load_same_windows(
-    vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, folder: str, path: str | os.PathLike[str]
-) -> WindowData:  # fmt: skip
-    """load_same_riffs for windows of songs: out of the token file beside the VAE, as it stands, if no folder is given.
+    vae_content: Mapping[str, Any], tokenizer: TokenizerConfig, folder: str, path: str | os.PathLike[str], may_make: bool = False
+) -> WindowData:
+    """load_same_riffs for windows of songs: out of the token file that the VAE was trained on.
+
+    Args:
+        folder: where the songs are now; of use only if the token file is gone.
+        may_make: whether a token file that is gone may be made anew.
 
     Raises:
-        UserError: they changed.
+        UserError: they changed, or the token file is gone.
     """
     token_file = Path(path).parent / TOKEN_FILE
-    data = _data_config(vae_content, folder or (str(token_file) if token_file.exists() else ""), path)
-    windows = load_windows(data, songs_config(vae_content, path), tokenizer, token_file)
+    data = _data_config(vae_content, "", path)
+    if not data.data.endswith(".npy") and token_file.exists():
+        data = dataclasses.replace(data, data=str(token_file))
+    elif folder:
+        data = dataclasses.replace(data, data=folder)
+    if not may_make and not (data.data.endswith(".npy") and Path(data.data).exists()):
+        raise UserError(f"{token_file}: is gone; `python train_diffusion.py --data FOLDER` makes it anew from the songs")
+    windows = load_windows(data, songs_config(vae_content, path), tokenizer, token_file, may_change=False)
     if windows.fingerprint != vae_content["data_hash"]:
         raise UserError(
             f"{windows.folder}: its windows are not those that {path} was trained on; run train_vae.py --restart in that --run-dir, "

@@ -28,6 +28,10 @@ class Examples(Protocol):
     @property
     def folder(self) -> str: ...
     @property
+    def config(self) -> DataConfig: ...
+    @property
+    def songs(self) -> SongConfig: ...
+    @property
     def rows(self) -> list[FileRow]: ...
     @property
     def count(self) -> int:
@@ -67,6 +71,14 @@ class RiffExamples:
 
     data: RiffData
     seed: int
+
+    @property
+    def config(self) -> DataConfig:
+        return self.data.config
+
+    @property
+    def songs(self) -> SongConfig:
+        return SongConfig()
 
     @property
     def fingerprint(self) -> str:
@@ -117,6 +129,14 @@ class WindowExamples:
     seed: int
 
     @property
+    def config(self) -> DataConfig:
+        return self.data.config
+
+    @property
+    def songs(self) -> SongConfig:
+        return self.data.songs_config
+
+    @property
     def fingerprint(self) -> str:
         return self.data.fingerprint
 
@@ -160,15 +180,16 @@ class WindowExamples:
 
 
 def load_examples(
-    data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, run_dir: Path, seed: int
+    data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, run_dir: Path, seed: int, may_change: bool = True
 ) -> RiffExamples | WindowExamples:
     """
     Args:
         run_dir: where a token file is kept.
+        may_change: whether one that is there may be replaced by one with other windows.
 
     Raises:
         UserError: nothing to train on.
     """
     if songs.songs:
-        return WindowExamples(load_windows(data, songs, tokenizer, run_dir / TOKEN_FILE), seed)
+        return WindowExamples(load_windows(data, songs, tokenizer, run_dir / TOKEN_FILE, may_change), seed)
     return RiffExamples(load_riffs(data, tokenizer), seed)

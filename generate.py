@@ -46,6 +46,7 @@ from presets import (
     Generate,
     Interpolate,
     Sample,
+    TrainVAE,
     format_options,
     is_language_model,
     is_of_windows,
@@ -136,6 +137,10 @@ RIFFS_ALONE = (
 )
 DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta", "steer.guidance_scale")
 WINDOWS_ALONE = (".track", ".kit")
+_TOKENS_ALONE = ("sample.rest_penalty", "sample.top_k", "sample.top_p")
+IDLE_BY_REPRESENTATION = {
+    "mono": (".kit",), "drums": (".program", ".track"), "groove": (".program", ".track", *_TOKENS_ALONE), "trio": (),
+}  # fmt: skip
 PIECES_ALONE = (".prime", ".prime_tokens", ".length", "sample.grammar")
 ASKED = tuple(f"steer.{name}" for name in (*ATTRIBUTES, "guidance_scale", "candidates"))
 DRAWN = ("sample.temperature", "sample.top_k", "sample.top_p", ".max_copy")
@@ -153,7 +158,8 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     idle = (*PIECES_ALONE, *((*DIFFUSION_ALONE, *without_verse) if lm else ()))
     idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else idle
     if is_of_windows(options.preset):
-        kind, idle = "a model of windows", (*PIECES_ALONE, *RIFFS_ALONE[1:], "steer.guidance_scale")
+        representation = preset_options(TrainVAE, options.preset).tokenizer.representation
+        kind, idle = "a model of windows", (*PIECES_ALONE, *RIFFS_ALONE[1:], *IDLE_BY_REPRESENTATION[representation])
     else:
         idle = (*idle, *WINDOWS_ALONE)
     kept = [f"--{name.replace('_', '-')}" for name in ("keep_rhythm", "keep_pitches") if getattr(options, name, False)]

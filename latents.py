@@ -55,11 +55,11 @@ def prior_windows(windows: WindowData, latents: int, seed: int) -> np.ndarray:
     """The windows of songs to encode for training: a random choice where there are more, transposed as for the VAE.
 
     Returns:
-        [latents, or one for each window if there are fewer; T] and more
+        [latents, T] and more, in random order; with fewer windows than that, each comes several times, transposed otherwise
     """
     rng = np.random.default_rng(seed)
     count = len(windows.train_index)
-    index = np.sort(rng.choice(count, latents, replace=False)) if count > latents else np.resize(np.arange(count), latents)
+    index = rng.choice(count, latents, replace=False) if count > latents else np.resize(rng.permutation(count), latents)
     return windows.batch(index, [seed])
 
 

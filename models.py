@@ -232,11 +232,13 @@ class Decoder(nn.Module):
     def shares(self, from_z: Tensor) -> StepShares:
         w_token, w_place, _ = self._input_weights()
         embedding = self.embedding
+        with in_full(from_z):
+            output = embedding.output_weights(self.output.weight, self.output.bias, self.output_bias)
         return StepShares(
             tables=embedding.gate_tables(w_token, self.layers.weights.bias_ih_l0),
             from_place=F.linear(embedding.positions(), w_place),
             from_z=from_z,
-            output=embedding.output_weights(self.output.weight, self.output.bias, self.output_bias),
+            output=output,
         )
 
     def _input_weights(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -270,7 +272,7 @@ class Decoder(nn.Module):
     def embedded_logits(self, output: Tensor, shares: StepShares) -> Tensor:
         """`logits`, by what steps share."""
         with in_full(output):
-            return F.linear(output.float(), *(part.float() for part in shares.output))
+            return F.linear(output.float(), *shares.output)
 
     def latent_gates(self, t: int, z: Tensor) -> Tensor:
         """The share of the gates that z and its plan for one step have. z: [B, Z] -> [B, G]"""

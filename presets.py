@@ -67,10 +67,32 @@ class TrainVAE:
     model: VAEConfig = field(default_factory=VAEConfig)
     train: VAETrainConfig = field(default_factory=VAETrainConfig)
 
-    def __post_init__(self) -> None:
+    def refuse_without_effect(self, base: TrainVAE) -> None:
+        """
+        Args:
+            base: the options of the preset alone.
+
+        Raises:
+            UserError: options that do not go together, or that change nothing where they were given.
+        """
         self.model.require_fit(self.tokenizer)
-        plays_riffs = self.songs.songs or self.tokenizer.representation == "mono"
-        require(plays_riffs, f"--representation {self.tokenizer.representation}: is read from whole songs; give --songs too")
+        songs, kind = self.songs.songs, self.tokenizer.representation
+        take = "train on whole songs" if base.songs.songs else "train on riffs"
+        require(songs == base.songs.songs, f"--{'' if songs else 'no-'}songs: {self.preset} is there to {take}; choose another --preset")
+        require(songs or kind == "mono", f"--representation {kind}: is read from whole songs; choose a preset of that kind")
+        drums, hier = kind in ("drums", "groove"), self.model.levels is not None
+        idle = {
+            "riffs": () if songs else tuple(f"songs.{f.name}" for f in dataclasses.fields(SongConfig)),
+            "whole songs": ("dataset.mix", "dataset.rotate", "dataset.max_bars", "dataset.min_notes") if songs else (),
+            "drums": ("songs.programs", "songs.bass_programs", "songs.track", "dataset.transpose", "tokenizer.policy") if drums else (),
+            "lines": ("songs.kit", "songs.bass_programs") if kind == "mono" else (),
+            "a flat decoder": () if hier else ("model.segment_feedback", "model.conductor_size"),
+        }
+        for what, keys in idle.items():
+            for key in keys:
+                section, name = key.split(".")
+                same = getattr(getattr(self, section), name) == getattr(getattr(base, section), name)
+                require(same, f"--{name.replace('_', '-')}: has no effect on {what}; leave it out")
 
 
 @dataclass(frozen=True)
@@ -384,6 +406,8 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
     if not run.run_dir:
         run = dataclasses.replace(run, run_dir=str(Path("runs") / options.preset))  # type: ignore[attr-defined]
         options = dataclasses.replace(options, run=run)  # type: ignore[type-var]
+    if isinstance(options, TrainVAE):
+        options.refuse_without_effect(default)  # type: ignore[arg-type]
     return options
 
 

@@ -102,7 +102,10 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
         raise UserError(f"{best_path}: is gone, though {path.name} is there; put it back, or --restart to begin anew")
     for key, (value, words) in same.items():
         if state[key] != value:
-            asked = changed_options(state["options"].get("dataset", {}), plain_options(options).get("dataset", {}))
+            now = plain_options(options)
+            asked = ", ".join(
+                filter(None, (changed_options(state["options"].get(part, {}), now.get(part, {})) for part in ("dataset", "songs")))
+            )
             why = f", or which are used ({asked})" if asked else ""
             if isinstance(value, Mapping):
                 why = f" ({changed_options(state[key], value)})"

@@ -33,7 +33,7 @@ from checkpoints import (
     songs_config,
     weights_hash,
 )
-from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, run_script
+from config import DIFFUSION_FILE, VAE_FILE, SampleConfig, UserError, run_script
 from dataset import ExampleStream
 from diffusion import LatentDiffusion
 from latents import LatentTable, latent_table, prior_tokens, prior_windows
@@ -166,11 +166,15 @@ def prior_data(
     """
     train, path, tokenizer = options.train, Path(options.run.run_dir) / VAE_FILE, vae.tokenizer
     if songs_config(vae_content, path).songs:
-        windows = processes.first(lambda: load_same_windows(vae_content, tokenizer, options.data, path))
+        windows = processes.first(lambda: load_same_windows(vae_content, tokenizer, options.data, path, may_make=True))
+        if train.prior_transpose or options.model.condition_names:
+            flag = "--prior-transpose" if train.prior_transpose else "--conditions"
+            raise UserError(f"{flag}: is for riffs; {path} is a VAE of windows, whose prior learns what the VAE did; leave it out")
         tokens = prior_windows(windows, train.latents, options.run.seed)
         if processes.is_main:
             print(f"data: {len(windows.train_index)} windows of {windows.folder}, as {len(tokens)} latents")
-        return tokens, windows.held_out_tokens, windows.fingerprint, None
+        order = np.random.default_rng(0).permutation(len(windows.held_out_tokens))  # a look may be at the first of them alone
+        return tokens, windows.held_out_tokens[order], windows.fingerprint, None
     riff_data = load_same_riffs(vae_content, tokenizer, options.data, path)
     tokens = prior_tokens(riff_data, train.latents, train.prior_transpose, options.run.seed)
     judge = Judge(

@@ -183,7 +183,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     training.announce(run, device, threads, processes, precision)
 
     # ---- data
-    examples = processes.first(lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed))
+    begun = (files.last.exists() or files.best.exists()) and not run.restart
+    examples = processes.first(
+        lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed, may_change=not begun)
+    )
     held_out = examples.held_out
     if processes.is_main:
         print(examples.summary())
@@ -224,8 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tokenizer": dataclasses.asdict(options.tokenizer),
             "model": config,
             "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
-            "data": {**dataclasses.asdict(options.dataset), **defaults, "riffs": examples.count},
-            "songs": dataclasses.asdict(options.songs),
+            "data": {**dataclasses.asdict(examples.config), **defaults, "riffs": examples.count},
+            "songs": dataclasses.asdict(examples.songs),
             "data_hash": data_hash,
             "known": known,
             "step": step,

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -124,7 +125,7 @@ def join_processes(batch_size: int) -> Processes:
         return Processes()
     if batch_size % world:
         raise UserError(f"--batch-size {batch_size}: does not divide among {world} processes; give a multiple of {world}")
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(days=1))  # the others wait while the first one cuts songs
     return Processes(dist.get_rank(), world)
 
 
@@ -189,7 +190,7 @@ def choose_precision(asked: str, device: torch.device) -> torch.dtype:
     """
     if asked != "auto":
         return torch.bfloat16 if asked == "bfloat16" else torch.float32
-    there = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    there = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if there else torch.float32
 
 

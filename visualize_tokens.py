@@ -128,7 +128,7 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
     Raises:
         UserError: a file holds none.
     """
-    riffs, tokenizer = [], run.tokenizer()
+    riffs, tokenizer = [], dataclasses.replace(run.tokenizer(), representation="mono", given="all")
     for path in paths:
         try:
             found, _ = read_file_riffs(path, run.lenient(), tokenizer)

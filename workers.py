@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 from config import UserError
 from midi_utils import MidiError
 
+AHEAD = 256  # chunks that are handed out before the first of them is asked for its result
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _TimeUpError(BaseException):
+    """No Exception: what reads a file may pass over errors of its parts, but not over this one."""
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def time_limit(seconds: int) -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise MidiError("unreadable", f"reading it took more than {seconds} s")
+        raise _TimeUpError
 
     try:
         before = signal.signal(signal.SIGALRM, stop)
@@ -38,6 +44,8 @@ def time_limit(seconds: int) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _TimeUpError:
+        raise MidiError("unreadable", f"reading it took more than {seconds} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -59,8 +67,21 @@ def in_chunks(
     """
     chunks = [items[at : at + chunk] for at in range(0, len(items), chunk)]
     with executor(workers, scheduler, len(chunks)) as pool:
-        for results in pool.map(work, chunks) if pool is not None else map(work, chunks):
-            yield from results
+        if pool is None:
+            for some in chunks:
+                yield from work(some)
+            return
+        waiting: deque[Future[list[Result]]] = deque()
+        try:
+            for some in chunks:
+                waiting.append(pool.submit(work, some))
+                if len(waiting) > AHEAD:  # no more than so many results pile up behind a slow chunk
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import train_vae
 from config import run_script
-from heads import DRUMS, GrooveEmbedding
+from heads import DRUMS, GrooveEmbedding, inverse_cdf
 
 
 def softmax_nats(self: GrooveEmbedding, logits: Tensor, steps: Tensor) -> Tensor:
@@ -30,15 +30,21 @@ def one_class(self: GrooveEmbedding, logits: Tensor) -> Tensor:
     return torch.cat([winner[..., :DRUMS], torch.zeros_like(winner[..., DRUMS:])], dim=-1)
 
 
+def drawn_class(self: GrooveEmbedding, logits: Tensor, uniform: Tensor) -> Tensor:
+    """The same with one of the 27 drawn. logits: [B, 27]; uniform: [B, 9], of which the first is used"""
+    drawn = inverse_cdf(logits.softmax(dim=-1), uniform[:, 0])
+    return one_class(self, F.one_hot(drawn, logits.shape[-1]).to(logits.dtype))
+
+
 @contextmanager
 def wrong_loss() -> Iterator[None]:
     """Inside, groove models have that loss, and write as it says."""
-    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest
-    GrooveEmbedding.nats, GrooveEmbedding.likeliest = softmax_nats, one_class  # type: ignore[method-assign]
+    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw
+    GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw = softmax_nats, one_class, drawn_class  # type: ignore[method-assign]
     try:
         yield
     finally:
-        GrooveEmbedding.nats, GrooveEmbedding.likeliest = right  # type: ignore[method-assign]
+        GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw = right  # type: ignore[method-assign]
 
 
 def main(argv: Sequence[str]) -> int:

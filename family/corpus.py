@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from config import DataConfig, SongConfig, TokenizerConfig, UserError
+from config import HOLD, REST, DataConfig, SongConfig, TokenizerConfig, UserError
 from dataset import (
     FileRow,
     find_music_files,
@@ -33,7 +33,7 @@ from dataset import (
     transpose,
     was_generated,
 )
-from family.windows import STEP_TYPES, given_steps, read_windows
+from family.windows import STEP_TYPES, read_windows
 from files import make_room, write_file
 from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
 from midi_utils import MidiError
@@ -45,7 +45,8 @@ SECONDS_PER_FILE = 60  # beyond it a file is refused
 SHIFT = 2  # purpose of random numbers: transpositions
 ROWS = 65_536  # of a token file looked at together
 MAX_SHOWN = 1024  # training windows that final figures are about
-PLACE_OPTIONS = ("workers", "scheduler")  # of SongConfig: they change no window
+NOT_IN_FILE = ("workers", "scheduler", "max_windows")  # of SongConfig: they change no window of a token file
+RULES = ("low", "high", "grid_tolerance", "max_off_grid")  # of DataConfig: they do
 
 
 # ---------------------------------------------------------------- what is trained on
@@ -225,9 +226,11 @@ def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: 
         UserError: nothing in the folder can be used (the reasons are counted in the text).
     """
     files = find_songs(data, songs)
+    origin = made_from(files, data, songs, tokenizer)
     make_room(path.parent)
     work = partial(read_chunk, data=data, songs=songs, tokenizer=tokenizer)
-    part, digest, rows, total = path.with_suffix(".part"), hashlib.sha256(), [], 0
+    part, whole = path.with_suffix(".part"), path.with_suffix(".npy.part")
+    digest, rows, total = hashlib.sha256(), [], 0
     try:
         with part.open("wb") as out:
             for name, facts in zip(files, in_chunks(work, [str(f) for f in files], CHUNK, songs.workers, songs.scheduler), strict=True):
@@ -240,54 +243,63 @@ def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: 
                 rows.append({"row": len(rows), "file": shown(relative), "song": song, **facts})
         if not total:
             counts = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in rows).most_common())
-            first = rows[0]
-            raise UserError(
-                f"{data.data}: none of its {len(rows)} files can be used ({counts}); the first: {first['file']}, {first['detail']}"
-            )
-        header = {
-            "descr": np.dtype(STEP_TYPES[tokenizer.representation]).str,
-            "fortran_order": False,
-            "shape": (total, *step_shape(tokenizer)),
-        }
-        whole = path.with_suffix(".npy.part")
+            first = f"the first: {rows[0]['file']}, {rows[0]['detail']}"
+            raise UserError(f"{data.data}: none of its {len(rows)} files can be used ({counts}); {first}")
+        kind, shape = np.dtype(STEP_TYPES[tokenizer.representation]).str, (total, *step_shape(tokenizer))
         with whole.open("wb") as out, part.open("rb") as steps:
-            np.lib.format.write_array_header_2_0(out, header)
+            np.lib.format.write_array_header_2_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
             shutil.copyfileobj(steps, out, 1 << 20)
+        record = {
+            "format": FORMAT,
+            "made_from": origin,
+            "tokenizer": dataclasses.asdict(tokenizer),
+            "songs": {name: value for name, value in dataclasses.asdict(songs).items() if name not in NOT_IN_FILE},
+            "rules": {name: getattr(data, name) for name in RULES},
+            "windows": total,
+            "fingerprint": digest.hexdigest()[:16],
+            "files": rows,
+        }
+        write_file(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
         os.replace(whole, path)
     finally:
         part.unlink(missing_ok=True)
-    record = {
-        "format": FORMAT,
-        "made_from": made_from(files, data, songs, tokenizer),
-        "tokenizer": dataclasses.asdict(tokenizer),
-        "windows": total,
-        "fingerprint": digest.hexdigest()[:16],
-        "files": rows,
-    }
-    write_file(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+        whole.unlink(missing_ok=True)
     return record
 
 
 def made_from(files: Sequence[Path], data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig) -> str:
     """A fingerprint of all that a token file depends on: files, as far as their names, sizes and dates tell, and options."""
-    rules = {name: getattr(data, name) for name in ("low", "high", "grid_tolerance", "max_off_grid")}
-    options = {name: value for name, value in dataclasses.asdict(songs).items() if name not in (*PLACE_OPTIONS, "max_windows")}
-    known = [[shown(path.relative_to(data.data)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    rules = {name: getattr(data, name) for name in RULES}
+    options = {name: value for name, value in dataclasses.asdict(songs).items() if name not in NOT_IN_FILE}
     shape = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "given"}
-    return hashlib.sha256(json.dumps([FORMAT, rules, options, shape, known]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([FORMAT, rules, options, shape, [seen(path, data.data) for path in files]]).encode()).hexdigest()[:16]
+
+
+def seen(path: Path, folder: str) -> list[Any]:
+    """What tells whether a file is still the same: name, size and date; the name alone of a link to nothing."""
+    name = shown(path.relative_to(folder))
+    try:
+        facts = path.stat()
+    except OSError:
+        return [name]
+    return [name, facts.st_size, facts.st_mtime_ns]
 
 
 # ---------------------------------------------------------------- token file -> data
 
 
-def load_windows(data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, path: Path) -> WindowData:
+def load_windows(
+    data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig, path: Path, may_change: bool = True
+) -> WindowData:  # fmt: skip
     """The windows of a folder of songs, or of a token file that was made before.
 
     Args:
+        data: names a folder, or a token file (.npy); a token file was read by its own rules, those given here do not count.
         path: where the token file of a folder is kept; it is made if it is not there, or was made from something else.
+        may_change: whether a token file that is there may be replaced by one with other windows; a run that goes on needs its own.
 
     Raises:
-        UserError: nothing to use, or a token file of another kind.
+        UserError: nothing to use, a token file of another kind, or other windows.
     """
     if data.data.endswith(".npy"):
         path = Path(data.data)
@@ -295,13 +307,25 @@ def load_windows(data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig
     else:
         record = read_record(path) if path.exists() else None
         if record is None or record["made_from"] != made_from(find_songs(data, songs), data, songs, tokenizer):
-            record = make_token_file(path, data, songs, tokenizer)
+            aside = path.with_name(f"{path.stem}-new.npy")
+            made = make_token_file(aside, data, songs, tokenizer)
+            if record is not None and not may_change and made["fingerprint"] != record["fingerprint"]:
+                for file in (aside, aside.with_suffix(".json")):
+                    file.unlink()
+                raise UserError(
+                    f"{path}: the songs in {data.data}, or how they are read, changed since this run began; give the old ones, "
+                    "another --run-dir, or --restart to begin anew"
+                )
+            for ending in (".json", ".npy"):
+                os.replace(aside.with_suffix(ending), path.with_suffix(ending))
+            record = made
     ours, theirs = ({**config, "given": "all"} for config in (dataclasses.asdict(tokenizer), record["tokenizer"]))
     if ours != theirs:
         different = ", ".join(f"{name} {theirs.get(name)} -> {value}" for name, value in ours.items() if theirs.get(name) != value)
         raise UserError(f"{path}: holds other tokens ({different}); use the preset it was made with, or give the folder of songs")
     tokens = np.load(path, mmap_mode="r")
-    return split_windows(data, songs, tokenizer, tokens, record)
+    kept = {name: getattr(songs, name) for name in NOT_IN_FILE}
+    return split_windows(dataclasses.replace(data, **record["rules"]), SongConfig(**record["songs"], **kept), tokenizer, tokens, record)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -313,7 +337,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         shape = np.load(path, mmap_mode="r").shape
-        if record["format"] != FORMAT or shape[0] != record["windows"]:
+        if record["format"] != FORMAT or shape[0] != record["windows"] or not {"songs", "rules"} <= set(record):
             raise ValueError
         return record
     except (OSError, ValueError, KeyError, TypeError):
@@ -334,21 +358,38 @@ def split_windows(
     held_songs = split_by_song(names, np.bincount(song), data.holdout, data.split_seed)
     held_out = held_songs[song]
     used = np.ones(len(tokens), dtype=bool)
-    most = songs.max_windows or data.most_riffs
-    if most and most < len(tokens):
-        share = 1 - held_out.mean()
-        used = some_songs(names, song, ~held_out, round(most * share), data.split_seed)
-        used |= some_songs(names, song, held_out, most - round(most * share), data.split_seed) if held_out.any() else False
+    if songs.max_windows and songs.max_windows < len(tokens):
+        train = round(songs.max_windows * (1 - held_out.mean()))
+        used = some_songs(names, song, ~held_out, train, data.split_seed)
+        if held_out.any():
+            used |= some_songs(names, song, held_out, songs.max_windows - train, data.split_seed)
+    if data.most_riffs:
+        used &= held_out | some_songs(names, song, ~held_out & used, data.most_riffs, data.split_seed)
     known = known_windows(tokens, np.flatnonzero(used & ~held_out), np.flatnonzero(used & held_out), tokenizer)
+    chosen = np.bincount(file_of[used], minlength=len(files))
     used[known] = False
+    left = np.bincount(file_of[used], minlength=len(files))
     rows = []
     for i, row in enumerate(files):
-        there = FileRow(row["file"], row["song"], row["windows"], row["reason"], row["detail"])
+        there = FileRow(row["file"], row["song"], int(left[i]), row["reason"], row["detail"])
         there.held_out = bool(row["windows"] and held_songs[place[row["song"]]])
+        if row["windows"] and not chosen[i]:
+            flag = "--max-windows" if songs.max_windows else "--most-riffs"
+            there.refuse(f"left out by {flag}", f"{songs.max_windows or data.most_riffs} windows were asked for")
+        elif row["windows"] and not left[i]:
+            there.refuse("known", "of a held-out song, and all its windows stand in training songs too")
         rows.append(there)
-        if row["windows"] and not used[file_of == i].any() if most else False:
-            there.refuse("left out by --max-windows", f"{most} windows were asked for")
     return WindowData(data.data, tokenizer, data, songs, rows, tokens, file_of, held_out, len(known), used, record)
+
+
+def relative_trios(steps: np.ndarray) -> np.ndarray:
+    """Trios from the first note of their melody: the same for all transpositions. int [windows, T, 3]"""
+    melody = steps[..., 0]
+    sounds = (melody != REST) & (melody != HOLD)
+    first = np.where(sounds.any(axis=1), melody[np.arange(len(melody)), sounds.argmax(axis=1)], 0)
+    lines = steps[..., :2]
+    notes = (lines != REST) & (lines != HOLD)
+    return np.concatenate([np.where(notes, lines - first[:, None, None] + 1000, lines), steps[..., 2:]], axis=-1)
 
 
 def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
@@ -362,6 +403,8 @@ def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, token
             some = np.ascontiguousarray(tokens[index[at : at + ROWS]])
             if tokenizer.representation == "mono":
                 some = relative_tokens(some.astype(np.int64))
+            elif tokenizer.representation == "trio":
+                some = relative_trios(some.astype(np.int64))
             found += [hash(row.tobytes()) for row in some]
         return found
 
@@ -391,8 +434,3 @@ def summary(windows: WindowData) -> str:
     if windows.tokenizer.representation == "mono":
         lines[-1] += f"; rests {rest_ratio(some).mean():.0%} of steps, {notes_per_bar(some, windows.tokenizer).mean():.1f} notes per bar"
     return "\n".join([*lines, *refused_lines(rows)])
-
-
-def encoder_inputs(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray | None:
-    """What the encoder is given instead of some steps; None where it is the steps themselves."""
-    return None if tokenizer.given == "all" else given_steps(steps, tokenizer)

@@ -185,13 +185,14 @@ def tapped(pattern: DrumPattern) -> DrumPattern:
 # ---------------------------------------------------------------- writing
 
 
-def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig) -> bytes:
+def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig, markers: Sequence[str] = ()) -> bytes:
     """Write patterns one after the other as General MIDI drums, a step long each note, in exactly that many bars.
 
     A hit that is early on the very first step sounds on it: there is no time before the file's beginning.
 
     Args:
         patterns: at least one; each [tokenizer.steps, 9].
+        markers: one at the beginning of each pattern, or none.
 
     Raises:
         ValueError: none, or one of another length.
@@ -205,6 +206,8 @@ def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig
     last_bpm = None
     for i, pattern in enumerate(patterns):
         begin = i * tokenizer.steps
+        if markers:
+            head.append((round(begin * step), 2, mido.MetaMessage("marker", text=markers[i])))
         if pattern.bpm != last_bpm:
             head.append((round(begin * step), 1, mido.MetaMessage("set_tempo", tempo=round(60e6 / pattern.bpm))))
             last_bpm = pattern.bpm

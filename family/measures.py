@@ -35,7 +35,7 @@ def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
         return from_tokens(steps).reshape(len(steps), -1)
     if kind == "trio":
         first = _first_pitch(steps[..., 0])
-        lines = [_line_onsets(steps[..., i].astype(np.int64), first) for i in (0, 1)]
+        lines = [_line_onsets(steps[..., i].astype(np.int64), first, 63) for i in (0, 1)]  # a bass lies far below
         return np.concatenate([*lines, from_tokens(steps[..., 2]).reshape(len(steps), -1)], axis=1)
     tokens = steps.astype(np.int64)
     return _line_onsets(tokens, _first_pitch(tokens))
@@ -46,10 +46,11 @@ def _first_pitch(tokens: np.ndarray) -> np.ndarray:
     return np.where(sounds.any(axis=1), tokens[np.arange(len(tokens)), sounds.argmax(axis=1)], 0)
 
 
-def _line_onsets(tokens: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _line_onsets(tokens: np.ndarray, first: np.ndarray, most: int = 36) -> np.ndarray:
+    """most: semitones from the first note; notes further away count as those."""
     sounds = (tokens != REST) & (tokens != HOLD)
-    interval = np.clip(tokens - first[:, None], -24, 24) + 24
-    return (sounds[..., None] & (interval[..., None] == np.arange(49))).reshape(len(tokens), -1)
+    interval = np.clip(tokens - first[:, None], -most, most) + most
+    return (sounds[..., None] & (interval[..., None] == np.arange(2 * most + 1))).reshape(len(tokens), -1)
 
 
 def nearest_windows(steps: np.ndarray, known: np.ndarray, tokenizer: TokenizerConfig) -> NearestWindow:

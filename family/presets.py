@@ -87,7 +87,7 @@ FAMILY: dict[str, Preset] = {
     "drums_2bar_small": SMALL | DRUMS | BARS_2 | sizes(192, 1, 256, 1, 64),
     "drums_2bar": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(512, 1, 256, 2, 256),
     "drums_2bar_big": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(2048, 1, 2048, 3, 512),
-    "drums_4bar_hier_v1_small": DOCUMENT_SMALL | DRUMS | FEEDBACK,
+    "drums_4bar_hier_v1_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | {"train_vae.steps": 36_000},  # three times the windows of v2
     "drums_4bar_hier_v1": PUBLISHED | DRUMS | BARS_4 | SAMPLED | DOCUMENT | FEEDBACK | {"model.z_size": 512},
     "drums_4bar_hier_v2_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | ROCK,
     "drums_4bar_hier_v2": PUBLISHED | DRUMS | BARS_4 | SAMPLED | DOCUMENT | FEEDBACK | ROCK | {"model.z_size": 512},

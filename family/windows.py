@@ -52,26 +52,28 @@ class Window:
 # ---------------------------------------------------------------- reading
 
 
-def lines_of(midi: MidiFile, songs: SongConfig, programs: str) -> list[MidiTrack]:
-    """The parts of a file that are lines of some programs, or those that --track names.
+def lines_of(midi: MidiFile, songs: SongConfig, programs: str, flag: str = "--programs") -> list[tuple[int, MidiTrack]]:
+    """The parts of a file that are lines of some programs, or those that --track names, each with its number in the file.
 
     Args:
         programs: such as 32-39; "" for all but drums.
+        flag: what chooses the programs.
 
     Raises:
         MidiError: there is none; what there is is named.
     """
-    wanted, asked = parse_programs(programs, "--programs"), songs.track.strip().lower()
+    wanted, asked = parse_programs(programs, flag), songs.track.strip().lower()
     numbered = list(enumerate(midi.tracks, 1))
     if asked:
-        found = [track for i, track in numbered if asked == str(i) or (not asked.isdigit() and asked in track.name.lower())]
-        found = [track for track in found if not track.is_drum]
+        found = [(i, track) for i, track in numbered if asked == str(i) or (not asked.isdigit() and asked in track.name.lower())]
+        found = [(i, track) for i, track in found if not track.is_drum]
     else:
-        found = [track for _, track in numbered if not track.is_drum and (not wanted or track.program in wanted)]
+        found = [(i, track) for i, track in numbered if not track.is_drum and (not wanted or track.program in wanted)]
     if not found:
         there = ", ".join(f"{i} {part_name(track)}" for i, track in numbered[:8]) or "no part with notes"
         what = f"--track {songs.track}" if asked else f"programs {programs}" if programs else "any program"
-        choose = "choose with --track, or other --programs" if any(not track.is_drum for _, track in numbered) else "it has only drums"
+        choose = f"choose with {'' if flag == '--bass-programs' else '--track, or other '}{flag}"
+        choose = choose if any(not track.is_drum for _, track in numbered) else "it has only drums"
         raise MidiError("no usable line", f"none of {what}; there: {there}; {choose}")
     return found
 
@@ -128,25 +130,38 @@ def _read_line(
 
 
 def _lines(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: TokenizerConfig, one_line: bool) -> Reader:
-    tracks, refused = lines_of(midi, songs, songs.programs), None
+    tracks = lines_of(midi, songs, songs.programs)
     if one_line and len(tracks) > 1:
-        names = ", ".join(f"{midi.tracks.index(track) + 1} {part_name(track)}" for track in tracks[:8])
+        names = ", ".join(f"{number} {part_name(track)}" for number, track in tracks[:8])
         raise MidiError("several lines", f"{len(tracks)} fit: {names}; choose one with --track")
-    for track in tracks:
-        try:
-            windows = file_riffs(midi, track, tokenizer, songs.hop)[0]
-        except MidiError as error:
-            refused = refused or error
-            continue
+    for track, windows in _windows_of([track for _, track in tracks], midi, songs, tokenizer):
 
         def make(window: tuple[int, list[Bar]], track: MidiTrack = track) -> Window:
             riff = _read_line(midi, track, window, data, tokenizer, least_notes(songs, tokenizer))
             return Window(riff.tokens.astype(np.uint8), riff.first_bar, riff.bpm, (track.program,), track.name)
 
         for window in windows:
-            refused = None
             yield make, window
-    if refused:
+
+
+def _windows_of(
+    tracks: Sequence[MidiTrack], midi: MidiFile, songs: SongConfig, tokenizer: TokenizerConfig
+) -> Iterator[tuple[MidiTrack, list[tuple[int, list[Bar]]]]]:
+    """The windows of each track that has some.
+
+    Raises:
+        MidiError: none has, as the first one says.
+    """
+    refused, found = None, False
+    for track in tracks:
+        try:
+            windows = file_riffs(midi, track, tokenizer, songs.hop)[0]
+        except MidiError as error:
+            refused = refused or error
+            continue
+        found = True
+        yield track, windows
+    if refused and not found:
         raise refused
 
 
@@ -167,15 +182,16 @@ def _drums(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: Token
 
 def _trios(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: TokenizerConfig, one_line: bool) -> Reader:
     drums = drum_track(midi)
-    bass = max(lines_of(midi, dataclasses.replace(songs, track=""), songs.bass_programs), key=lambda track: len(track.pitch))
-    melodies = [track for track in lines_of(midi, songs, songs.programs) if track is not bass]
+    basses = lines_of(midi, dataclasses.replace(songs, track=""), songs.bass_programs, "--bass-programs")
+    bass = max((track for _, track in basses), key=lambda track: len(track.pitch))
+    melodies = [(number, track) for number, track in lines_of(midi, songs, songs.programs) if track is not bass]
     if not melodies:
         raise MidiError("no usable line", f"no melody beside the bass, {part_name(bass)}; choose with --track or --programs")
     if one_line and len(melodies) > 1:
-        names = ", ".join(f"{midi.tracks.index(track) + 1} {part_name(track)}" for track in melodies[:8])
+        names = ", ".join(f"{number} {part_name(track)}" for number, track in melodies[:8])
         raise MidiError("several lines", f"{len(melodies)} fit as the melody: {names}; choose one with --track")
     lowest, highest = (dataclasses.replace(tokenizer, representation="mono", policy=policy) for policy in ("lowest", "highest"))
-    for melody in melodies:
+    for melody, windows in _windows_of([track for _, track in melodies], midi, songs, tokenizer):
 
         def make(window: tuple[int, list[Bar]], melody: MidiTrack = melody) -> Window:
             least = least_notes(songs, tokenizer)
@@ -185,7 +201,7 @@ def _trios(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: Token
             steps = np.stack([high.tokens, low.tokens, to_tokens(pattern.hits)], axis=1).astype(np.uint16)
             return Window(steps, high.first_bar, high.bpm, (melody.program, bass.program), melody.name)
 
-        for window in file_riffs(midi, melody, tokenizer, songs.hop)[0]:
+        for window in windows:
             yield make, window
 
 
@@ -229,7 +245,7 @@ def windows_to_midi(
     """
     marks = [((0.0, name),) for name in names] or [()] * len(windows)
     if tokenizer.representation in ("drums", "groove"):
-        return patterns_to_midi([to_pattern(steps, tokenizer, bpm, "drums") for steps in windows], tokenizer)
+        return patterns_to_midi([to_pattern(steps, tokenizer, bpm, "drums") for steps in windows], tokenizer, names)
     line = dataclasses.replace(tokenizer, representation="mono")
     programs = programs or (0, 33)
 

@@ -72,6 +72,6 @@ def load_window_model(options: Generate, device: torch.device) -> WindowModel:
             )
     try:
         windows = load_same_windows(content, vae.tokenizer, "", path)
-    except UserError:
+    except (UserError, OSError):
         windows = None  # it can write all the same; what it copies cannot be said
     return WindowModel(vae, diffusion, content, songs, windows)

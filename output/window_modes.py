@@ -18,7 +18,7 @@ from family.windows import Window, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
 from midi_utils import MidiError, program_name
-from output.outputs import mention_others, refuse_to_overwrite, write_with_json
+from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
 from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, play_hits, sample_riffs
@@ -70,7 +70,9 @@ def nearest_of(model: WindowModel, steps: np.ndarray) -> tuple[NearestWindow, li
 
 
 def programs_of(options: Generate, model: WindowModel, given: Sequence[Window] = ()) -> tuple[int, ...]:
-    """The MIDI programs of the lines that are written."""
+    """The MIDI programs of the lines that are written; none for drums."""
+    if model.tokenizer.representation in ("drums", "groove"):
+        return ()
     programs = given[0].programs if given else tuple(model.content["data"].get("programs", ()))
     return (options.program, *programs[1:]) if options.program >= 0 else programs
 
@@ -138,7 +140,11 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     paths = [folder / f"window_seed{seed:06d}_{bpm:.0f}bpm.mid" for seed in seeds]
     for path in (*paths, output_dir / LONG_NAME):
         refuse_to_overwrite(path)
-    steps, attempts, nearest, kept = draw_original(options, seeds, model)
+    steps, attempts, nearest = draw_original(options, seeds, model)
+    kept = np.flatnonzero(attempts >= 0)
+    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
+    redrawn, steps, attempts = attempts, steps[kept], attempts[kept]
+    nearest = (NearestWindow(nearest[0].index[kept], nearest[0].copied[kept]), [nearest[1][i] for i in kept]) if nearest else None
     paths, seeds = [paths[i] for i in kept], [seeds[i] for i in kept]
     files = []
     for i, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
@@ -153,40 +159,39 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     prior = "the latent diffusion model" if model.diffusion is not None else "N(0, I): no diffusion model was trained, or --prior normal"
     print(f"z from {prior}, temperature {options.sample.temperature:g}")
     mention_others(folder, "window", paths)
-    return 0 if len(kept) == len(attempts) else 1
+    return report_redrawn("window", redrawn, refused, options.max_copy, MAX_ATTEMPTS)
 
 
 def draw_original(
     options: Sample, seeds: Sequence[int], model: WindowModel
-) -> tuple[np.ndarray, np.ndarray, tuple[NearestWindow, list[str]] | None, list[int]]:
-    """Draw one window for each seed, again where it copies more than it may.
+) -> tuple[np.ndarray, np.ndarray, tuple[NearestWindow, list[str]] | None]:
+    """Draw one window for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies more than it may.
 
     Returns:
-        steps, attempts and nearest training windows of the seeds for which there is one; and the places of those seeds.
+        steps, of the last attempt; attempts: int64 [seeds], 0 where the first one would do, -1 where none did; and the nearest
+        training windows.
 
     Raises:
-        UserError: there is none for any seed.
+        UserError: none did for any seed.
     """
     steps = sample_riffs(model.vae, model.diffusion, seeds, options.sample)[0]
     attempts = np.zeros(len(seeds), dtype=np.int64)
     nearest = nearest_of(model, steps)
-    for attempt in range(1, MAX_ATTEMPTS):
-        again = np.flatnonzero(nearest[0].copied > options.max_copy) if nearest else []
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        again = np.flatnonzero(nearest[0].copied > options.max_copy) if nearest else np.empty(0, dtype=np.int64)
         if not len(again):
-            return steps, attempts, nearest, list(range(len(seeds)))
+            break
+        if attempt == MAX_ATTEMPTS:
+            attempts[again] = -1
+            break
         steps[again] = sample_riffs(model.vae, model.diffusion, [seeds[i] for i in again], options.sample, attempt=attempt)[0]
         attempts[again] = attempt
         nearest = nearest_of(model, steps)
-    assert nearest is not None
-    kept = np.flatnonzero(nearest[0].copied <= options.max_copy)
-    if not len(kept):
+    if (attempts < 0).all():
         raise UserError(
             f"--max-copy {options.max_copy:g}: no seed gave music that copies so little, in {MAX_ATTEMPTS} attempts; allow more"
         )
-    left = sorted(set(range(len(seeds))) - set(kept.tolist()))
-    print(f"no window for seed {', '.join(str(seeds[i]) for i in left[:8])}: all attempts copied more than --max-copy {options.max_copy:g}")
-    near = NearestWindow(nearest[0].index[kept], nearest[0].copied[kept]), [nearest[1][i] for i in kept]
-    return steps[kept], attempts[kept], near, kept.tolist()
+    return steps, attempts, nearest
 
 
 def say_files(files: Sequence[Made], model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
@@ -215,15 +220,16 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
         windows, _ = read_windows(path, songs, model.data, model.tokenizer, one_line=True)
     except MidiError as error:
         raise UserError(f"{file}: {error}") from None
-    bars = [window.first_bar for window in windows]
-    if options.from_bar and options.from_bar not in bars:
-        raise UserError(f"--from-bar {options.from_bar}: {file} has windows from bar {', '.join(map(str, bars[:12]))}; give one of them")
-    at = options.from_bar or bars[0]
-    found = []
-    while at in bars:
-        found.append(windows[bars.index(at)])
-        at += model.tokenizer.bars
-    return found
+    by_bar = {window.first_bar: window for window in windows}
+    if options.from_bar and options.from_bar not in by_bar:
+        raise UserError(
+            f"--from-bar {options.from_bar}: {file} has windows from bar {', '.join(map(str, [*by_bar][:12]))}; give one of them"
+        )
+    places = range(options.from_bar or windows[0].first_bar, windows[-1].first_bar + 1, model.tokenizer.bars)
+    missing = [f"{bar}-{bar + model.tokenizer.bars - 1}" for bar in places if bar not in by_bar]
+    if missing:
+        print(f"{file}: bars {', '.join(missing[:8])} left out: silent, or nothing that this model can read")
+    return [by_bar[bar] for bar in places if bar in by_bar]
 
 
 def write_reconstruction(options: Reconstruct, model: WindowModel) -> int:
@@ -262,11 +268,18 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     """Windows on the way from one file to another, one file each and all in a row. -> exit status"""
     given = [read_given(file, options, model)[0] for file in one_file(options, 2)]
     ends = model.encode(np.stack([window.steps for window in given]))
-    through = model.diffusion if options.through == "diffusion" else None
+    through = model.diffusion if options.through == "diffusion" and options.strength > 0 else None
+    if through is None and len(seeds) > 1:
+        raise UserError(
+            "interpolate: without a diffusion model, or --through direct, it makes the same for every seed; leave out --num-outputs"
+        )
+    if through is None and options.through == "diffusion":
+        print("no diffusion model to go through: what lies on the arc is decoded as it is")
     bpm, programs = options.bpm or round(given[0].bpm, 3), programs_of(options, model, given)
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
     stem = "_to_".join(Path(file).stem[:80] for file in options.files)
-    facts = {"given": [facts_of(file, [window]) for file, window in zip(options.files, given, strict=True)], "through": options.through}
+    facts = {"given": [facts_of(file, [window]) for file, window in zip(options.files, given, strict=True)]}
+    facts["through"] = "diffusion" if through is not None else "direct"
     files, rows = [], []
     for seed in seeds:
         steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample), options)
