@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ from checkpoints import (
     training_riffs,
     weights_hash,
 )
-from config import VAE_FILE, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
+from config import DIFFUSION_FILE, VAE_FILE, DiffusionConfig, TokenizerConfig, UserError, VAEConfig
 from diffusion import LatentDiffusion
 from models import MusicVAE
 from presets import TrainVAE, preset_options
@@ -408,3 +409,20 @@ def test_a_checkpoint_of_the_first_format_is_read_as_it_was(finished: Path, tmp_
     again, found = load_vae(tmp_path / VAE_FILE)
     assert again.config == vae.config and again.tokenizer == vae.tokenizer and found["tokenizer"] == content["tokenizer"]
     assert all(torch.equal(one, other) for one, other in zip(again.state_dict().values(), vae.state_dict().values(), strict=True))
+
+
+def test_a_prior_knows_its_vae_in_the_first_format(finished: Path, tmp_path: Path) -> None:
+    """Its file holds the hash that the VAE had under the old names."""
+    vae, _ = load_vae(finished / VAE_FILE)
+    old = {"embedding.parts.0.": "embedding.", "encoder.rnn.": "encoder.gru.", "decoder.layers.rnn.": "decoder.gru."}
+    names = {
+        name: next((now + name.removeprefix(new) for new, now in old.items() if name.startswith(new)), name) for name in vae.state_dict()
+    }
+    digest = hashlib.sha256()
+    for name, weight in sorted((names[name], weight) for name, weight in vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.numpy().tobytes())
+    content = torch.load(finished / DIFFUSION_FILE)
+    assert content["vae_hash"] == digest.hexdigest()[:16]
+    torch.save(content | {"format": 1}, tmp_path / DIFFUSION_FILE)
+    load_diffusion(tmp_path / DIFFUSION_FILE, vae)

@@ -182,6 +182,22 @@ def test_what_copies_too_much_is_drawn_again_or_refused(generate: Callable[..., 
     assert result.code == 2 and "copies so little" in result.err and result.err.count("\n") == 1
 
 
+def test_a_seed_that_is_refused_is_named_and_tells(
+    generate: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """What is kept is written, and the exit status says that something is missing."""
+    monkeypatch.setattr("output.window_modes.MAX_ATTEMPTS", 1)
+    assert generate("mono", "--seeds", "0-7", "--max-copy", "1").code == 0
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "windows").glob("*.json"))]
+    copied = {record["seed"]: record["nearest"]["copied"] for record in records}
+    limit = sorted(copied.values())[3]
+    over = [seed for seed, share in copied.items() if share > limit + 1e-4]
+    assert 0 < len(over) < 8
+    result = generate("mono", "--seeds", "0-7", "--max-copy", str(limit + 1e-4))
+    assert result.code == 1 and f"no window for seed {', '.join(map(str, over))}:" in result.err
+    assert len(json.loads((tmp_path / "out" / "generated_long.json").read_text())["windows"]) == 8 - len(over)
+
+
 def test_somebodys_file_is_not_overwritten(generate: Callable[..., Result], tmp_path: Path) -> None:
     assert generate("drums", "--seeds", "0").code == 0
     (edited,) = (tmp_path / "out" / "windows").glob("*.mid")
@@ -249,6 +265,21 @@ def test_interpolation_begins_and_ends_with_the_reconstructions(
         assert record["steps"][0] == whole["steps"][0]
 
 
+def test_without_a_prior_there_is_one_way(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    files = [str(band / f"song{i}.mid") for i in (0, 1)]
+    assert_one_line(generate("drums", "interpolate", *files, "-n", "3"), "generate", "the same for every seed")
+    assert generate("drums", "interpolate", *files, "--steps", "3").code == 0
+    assert json.loads(next((tmp_path / "out").glob("*_long.json")).read_text())["through"] == "direct"
+
+
+def test_silent_bars_are_passed_over_and_named(generate: Callable[..., Result], tmp_path: Path) -> None:
+    notes = [(float(i), 1.0, 60 + i % 5) for i in range(48) if not 16 <= i < 24]
+    (tmp_path / "gap.mid").write_bytes(midi_bytes(midi_track(notes, program=27)))
+    result = generate("mono", "reconstruct", str(tmp_path / "gap.mid"))
+    assert result.code == 0 and "bars 5-6 left out" in result.out
+    assert json.loads(next((tmp_path / "out").glob("*.json")).read_text())["given"]["bars"] == [1, 3, 7, 9, 11]
+
+
 @pytest.mark.parametrize("through", ["direct", "diffusion"])
 def test_a_way_from_a_file_to_itself_stays_there(through: str, generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
     """Equal ends, on which the arc is not defined."""
@@ -278,6 +309,44 @@ def test_a_way_from_a_file_to_itself_stays_there(through: str, generate: Callabl
 def test_refusals_say_what_to_do(words: list[str], said: str, generate: Callable[..., Result], band: Path) -> None:
     words = [str(band / "song0.mid") if word == "FILE" else word for word in words]
     assert_one_line(generate("mono", *words), "generate", said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "said"),
+    [
+        ("drums", ["--program", "29"], "--program"),
+        ("drums", ["reconstruct", "FILE", "--track", "1"], "--track"),
+        ("mono", ["reconstruct", "FILE", "--kit", "roland"], "--kit"),
+        ("humanize", ["--top-k", "3"], "--top-k"),
+    ],
+)
+def test_options_without_effect_are_refused(kind: str, flags: list[str], said: str, generate: Callable[..., Result], band: Path) -> None:
+    flags = [str(band / "song0.mid") if word == "FILE" else word for word in flags]
+    assert_one_line(generate(kind, *flags), "generate", f"{said}: has no effect")
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "said"),
+    [
+        ("riff_2bar", ["--songs"], "--songs: riff_2bar is there to train on riffs"),
+        ("melody_2bar_small", ["--no-songs"], "--no-songs: melody_2bar_small is there to train on whole songs"),
+        ("riff_2bar", ["--hop", "1"], "--hop: has no effect on riffs"),
+        ("riff_2bar", ["--representation", "drums"], "--representation drums"),
+        ("melody_2bar_small", ["--mix", "0.1"], "--mix: has no effect on whole songs"),
+        ("drums_2bar_small", ["--programs", "3"], "--programs: has no effect on drums"),
+        ("melody_2bar_small", ["--kit", "roland"], "--kit: has no effect on lines"),
+        ("melody_2bar_small", ["--segment-feedback"], "--segment-feedback: has no effect on a flat decoder"),
+        ("melody_2bar_small", ["--level-lengths", "8,8"], "make 64 steps, here there are 32"),
+    ],
+)
+def test_train_options_that_do_not_go_together(preset: str, flags: list[str], said: str, here: Here) -> None:
+    assert_one_line(here("train_vae", "--preset", preset, *flags, "--dry-run"), "train_vae", said)
+
+
+def test_a_prior_of_windows_has_no_conditions(run_of: Any, here: Here) -> None:
+    for flag in (["--conditions", "range"], ["--prior-transpose", "3"]):
+        result = here("train_diffusion", "--preset", PRESETS["mono"], "--run-dir", str(run_of("mono")), *flag, "--threads", "1")
+        assert_one_line(result, "train_diffusion", flag[0])
 
 
 def test_riff_and_window_models_are_told_apart(

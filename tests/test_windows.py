@@ -20,6 +20,7 @@ from config import DataConfig, SongConfig, TokenizerConfig, UserError, parse_pro
 from family import corpus
 from family.corpus import find_songs, known_windows, load_windows, make_token_file, named_right, summary, transposed
 from family.drums import KITS
+from family.measures import nearest_windows
 from family.windows import given_steps, read_windows, to_pattern, windows_to_midi
 from midi_utils import MidiError, parse_midi
 
@@ -107,6 +108,33 @@ def test_a_trio_is_every_melody_with_the_bass_and_the_drums(write: Callable[...,
     first = windows[0].steps
     assert first.shape == (32, 3)
     assert first[0].tolist() == [72, 40, 0b101] and first[4, 2] == 0b110 and first[2].tolist() == [128, 128, 0b100]
+
+
+@pytest.mark.parametrize("kind", ["mono", "trio"])
+def test_a_line_that_is_too_short_costs_no_other(kind: str, write: Callable[..., Path]) -> None:
+    """Also when it comes last."""
+    late = midi_track([(16.0, 1.0, 80), (17.0, 1.0, 81)], program=5, name="Late", channel=3)
+    windows, _ = read_windows(write("late.mid", [*band(), late]), SONGS, DATA, KINDS[kind])
+    assert {window.part for window in windows} >= {"Lead", "Keys"} and "Late" not in {window.part for window in windows}
+
+
+def test_lines_of_one_name_are_told_apart(write: Callable[..., Path]) -> None:
+    twice = [midi_track(line(60, bars), program=0, name="Piano", channel=i) for i, bars in enumerate((4, 2))]
+    with pytest.raises(MidiError, match=r"1 Piano \(program 0\), 2 Piano \(program 0\); choose one with --track"):
+        read_windows(write("two.mid", twice), SONGS, DATA, KINDS["mono"], one_line=True)
+
+
+def test_reading_too_long_refuses_the_whole_file(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit may strike while one window is read, whose errors are counted and passed over."""
+    import time
+
+    import family.windows
+    from workers import time_limit
+
+    real = family.windows.read_riff
+    monkeypatch.setattr(family.windows, "read_riff", lambda *args, **kwargs: (time.sleep(0.6), real(*args, **kwargs))[1])
+    with pytest.raises(MidiError, match="more than 1 s"), time_limit(1):
+        read_windows(write("band.mid", band()), SONGS, DATA, KINDS["mono"])
 
 
 def test_hop_overlap_and_sparse_windows(write: Callable[..., Path]) -> None:
@@ -255,6 +283,33 @@ def test_a_token_file_is_made_once_and_reused(songs_folder: Path, tmp_path: Path
     assert len(load(songs_folder, path, dataclasses.replace(SONGS, hop=1)).tokens) > 20 and len(calls) == 2
 
 
+def test_a_run_that_goes_on_keeps_its_token_file(songs_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    first = load(songs_folder, path)
+    before = path.read_bytes()
+    (songs_folder / "new.mid").write_bytes(midi_bytes(midi_track(line(50))))
+    data = dataclasses.replace(DATA, data=str(songs_folder), holdout=0.4)
+    with pytest.raises(UserError, match=r"changed since this run began.*--restart"):
+        load_windows(data, SONGS, T, path, may_change=False)
+    assert path.read_bytes() == before and sorted(p.name for p in tmp_path.glob("tokens*")) == ["tokens.json", "tokens.npy"]
+    (songs_folder / "new.mid").unlink()
+    os.utime(songs_folder / "song1.mid", (1, 1))  # another date, the same music
+    assert load_windows(data, SONGS, T, path, may_change=False).fingerprint == first.fingerprint
+
+
+def test_a_link_to_nothing_is_one_refused_file(songs_folder: Path, tmp_path: Path) -> None:
+    (songs_folder / "zz.mid").symlink_to(tmp_path / "nowhere.mid")
+    reasons = {row.file: row.reason for row in load(songs_folder, tmp_path / "t.npy").rows}
+    assert reasons["zz.mid"] and reasons["song2.mid"] == ""
+    assert load(songs_folder, tmp_path / "t.npy").record["windows"] == 20
+
+
+def test_a_token_file_is_read_by_its_own_rules(songs_folder: Path, tmp_path: Path) -> None:
+    made = load(songs_folder, tmp_path / "t.npy", dataclasses.replace(SONGS, hop=1, programs="24-31"))
+    again = load(tmp_path / "t.npy", tmp_path / "t.npy", dataclasses.replace(SONGS, hop=7))
+    assert again.songs_config.hop == 1 and again.songs_config.programs == "24-31" and again.fingerprint == made.fingerprint
+
+
 def test_workers_cut_the_same_bytes(songs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "CHUNK", 2)
     for count in (1, 2):
@@ -351,6 +406,21 @@ def test_augmentation_is_fresh_and_stays_in_range(songs_folder: Path, tmp_path: 
     moved = transposed(trio, dataclasses.replace(windows.config, transpose_low=30), np.random.default_rng(0))
     shift = (moved - trio)[..., :2]
     assert (shift[..., 0] == shift[..., 1]).all() and (moved[..., 2] == 5).all() and len(np.unique(shift)) > 1
+
+
+def test_known_trios_in_any_key() -> None:
+    rng = np.random.default_rng(0)
+    trio = np.stack([rng.integers(60, 70, 32), rng.integers(36, 48, 32), rng.integers(0, 512, 32)], axis=1).astype(np.uint16)
+    higher, other_bass = trio.copy(), trio.copy()
+    higher[:, :2] += 2
+    other_bass[3, 1] += 1
+    tokens = np.stack([trio, higher, other_bass])
+    assert known_windows(tokens, np.array([0]), np.array([1, 2]), KINDS["trio"]).tolist() == [1]
+    nearest = nearest_windows(tokens, tokens[:1], KINDS["trio"])
+    assert nearest.copied[0] == nearest.copied[1] == 1 > nearest.copied[2]
+    low = trio.copy()
+    low[:, 1] = rng.integers(24, 36, 32)  # far below the melody, and another line
+    assert nearest_windows(low[None], tokens[:1], KINDS["trio"]).copied[0] < 0.95
 
 
 def test_known_windows_in_any_key() -> None:
