@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from checkpoints import load_same_windows, load_vae
 from config import VAE_FILE, SampleConfig, UserError, VAETrainConfig, run_script
@@ -220,18 +221,26 @@ def table(found: Sequence[Figures]) -> str:
 
 
 def curves(runs: Sequence[Run], folders: Sequence[Path], path: Path) -> None:
-    """The training losses of a study, in the units of the originals (reconstruction + beta * KL beyond the free bits)."""
-    figure = Figure(figsize=(7, 3.4), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    """Training losses of a study in the units of the originals (reconstruction + beta * KL beyond the free bits), and accuracies."""
+    figure = Figure(figsize=(9, 3.2), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
     for run, folder, color in zip(runs, folders, ("#d1603d", "#1f3b57", "#3f8f5f", "#c99a2e"), strict=False):
         log = [line for line in read_log(folder / "train_vae.jsonl") if line["split"] == "train"]
-        axes.plot([line["step"] for line in log], [max(line["loss"], 1e-3) for line in log], color=color, linewidth=1.3, label=run.name)
-    axes.set_yscale("log")
-    axes.set_xlabel("step (64 windows of four bars)", fontsize=8)
-    axes.set_ylabel("loss", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7)
+        steps = [line["step"] for line in log]
+        if not run.wrong:  # that one has no lower bound
+            left.plot(steps, [line["loss"] for line in log], color=color, linewidth=1.2)
+        right.plot(steps, [line["accuracy"] for line in log], color=color, linewidth=1.2, label=run.name)
+    left.set_yscale("log")
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
+    left.set_title("training loss", fontsize=9)
+    right.set_title("steps that are right, teacher-forced", fontsize=9)
+    right.set_ylim(0, 1)
+    for axes in (left, right):
+        axes.set_xlabel("step (64 windows of four bars)", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False, fontsize=6.5, loc="upper left")
     make_room(path.parent)
     save_picture(figure, path)
     print(path)
