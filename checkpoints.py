@@ -203,7 +203,9 @@ def load_diffusion(path: str | os.PathLike[str], vae: MusicVAE, device: str = "c
     model, content = load_model(path, DIFFUSION_KIND, device)
     assert isinstance(model, LatentDiffusion)
     if content["vae_hash"] != weights_hash(vae.state_dict()):
-        raise UserError(f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one")
+        raise UserError(
+            f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one, or give --prior normal"
+        )
     return model, content
 
 

@@ -328,6 +328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{path}: no such file; give MIDI files or some of {', '.join(drawers)}")
     every = [name for name in drawers if name != "latent" or not run.is_of_windows()]
     wanted = [name for name in options.what or every if name in drawers]
+    if "latent" in wanted and run.is_of_windows():
+        raise UserError("latent: is for riffs; of windows of songs there are data, samples and curves")
     if {"samples", "latent"} & set(wanted):
         run.vae()  # before anything is written
     for name in wanted:

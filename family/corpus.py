@@ -252,6 +252,7 @@ def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: 
         record = {
             "format": FORMAT,
             "made_from": origin,
+            "folder": data.data,
             "tokenizer": dataclasses.asdict(tokenizer),
             "songs": {name: value for name, value in dataclasses.asdict(songs).items() if name not in NOT_IN_FILE},
             "rules": {name: getattr(data, name) for name in RULES},
@@ -312,8 +313,11 @@ def load_windows(
             if record is not None and not may_change and made["fingerprint"] != record["fingerprint"]:
                 for file in (aside, aside.with_suffix(".json")):
                     file.unlink()
+                ours = {**made["songs"], **made["rules"], "data": data.data}
+                theirs = {**record["songs"], **record["rules"], "data": record["folder"]}
+                changes = ", ".join(f"{name} {theirs.get(name)} -> {value}" for name, value in ours.items() if theirs.get(name) != value)
                 raise UserError(
-                    f"{path}: the songs in {data.data}, or how they are read, changed since this run began; give the old ones, "
+                    f"{path}: this run began with other windows ({changes or 'the songs changed'}); give the old options, "
                     "another --run-dir, or --restart to begin anew"
                 )
             for ending in (".json", ".npy"):
@@ -337,7 +341,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         shape = np.load(path, mmap_mode="r").shape
-        if record["format"] != FORMAT or shape[0] != record["windows"] or not {"songs", "rules"} <= set(record):
+        if record["format"] != FORMAT or shape[0] != record["windows"] or not {"folder", "songs", "rules"} <= set(record):
             raise ValueError
         return record
     except (OSError, ValueError, KeyError, TypeError):

@@ -50,8 +50,11 @@ class WindowModel:
         return self.vae.encoder(given.to(next(self.vae.parameters()).device))[0]
 
 
-def load_window_model(options: Generate, device: torch.device) -> WindowModel:
+def load_window_model(options: Generate, device: torch.device, with_prior: bool) -> WindowModel:
     """The model of a run. A diffusion model is used where there is one, and N(0, I) where none was trained.
+
+    Args:
+        with_prior: whether a prior is of use at all.
 
     Raises:
         UserError: no VAE there, one of riffs, or a prior that does not fit it.
@@ -63,7 +66,7 @@ def load_window_model(options: Generate, device: torch.device) -> WindowModel:
     if not songs.songs:
         raise UserError(f"{path}: is a VAE of riffs; give --preset riff_2bar (or the preset it was trained with)")
     diffusion = None
-    if options.sample.prior == "diffusion" and (folder / DIFFUSION_FILE).exists():
+    if with_prior and options.sample.prior == "diffusion" and (folder / DIFFUSION_FILE).exists():
         diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
         timesteps = diffusion.config.num_timesteps
         if options.sample.sampling_steps > timesteps:

@@ -223,7 +223,7 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
     by_bar = {window.first_bar: window for window in windows}
     if options.from_bar and options.from_bar not in by_bar:
         raise UserError(
-            f"--from-bar {options.from_bar}: {file} has windows from bar {', '.join(map(str, [*by_bar][:12]))}; give one of them"
+            f"--from-bar {options.from_bar}: {file} has windows at bar {windows[0].first_bar} to {windows[-1].first_bar}; give one of them"
         )
     places = range(options.from_bar or windows[0].first_bar, windows[-1].first_bar + 1, model.tokenizer.bars)
     missing = [f"{bar}-{bar + model.tokenizer.bars - 1}" for bar in places if bar not in by_bar]
@@ -344,11 +344,12 @@ def write_windows(options: Generate, seeds: list[int], device: torch.device) -> 
     Raises:
         UserError: a mode that these models do not have.
     """
-    model = load_window_model(options, device)
+    if not isinstance(options, Sample | Reconstruct | Interpolate):
+        raise UserError(f"{options.MODE}: needs a VAE of riffs; {options.preset} has sample, reconstruct and interpolate")
+    through = isinstance(options, Interpolate) and options.through == "diffusion" and options.strength > 0
+    model = load_window_model(options, device, with_prior=isinstance(options, Sample) or through)
     if isinstance(options, Sample):
         return write_samples(options, seeds, model)
     if isinstance(options, Reconstruct):
         return write_reconstruction(options, model)
-    if isinstance(options, Interpolate):
-        return write_interpolation(options, seeds, model)
-    raise UserError(f"{options.MODE}: needs a VAE of riffs; {options.preset} has sample, reconstruct and interpolate")
+    return write_interpolation(options, seeds, model)

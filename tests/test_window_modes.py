@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import train_diffusion
 import train_vae
 import training
 from checkpoints import VAE_KIND, load_vae, read_checkpoint
-from config import TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
+from config import DIFFUSION_FILE, TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
 from family.drums import read_patterns
 from family.windows import read_windows
 from latents import as_steps
@@ -143,7 +144,9 @@ def test_changed_songs_stop_a_resumed_run(band: Path, tmp_path: Path, here: Here
     flags = ["--data", str(songs), "--preset", PRESETS["drums"], "--run-dir", str(tmp_path / "run"), *TINY, *PACE, *FLAGS["drums"]]
     assert here("train_vae", *flags).code == 0
     (songs / "song9.mid").write_bytes(song(9))
-    assert_one_line(here("train_vae", *flags, "--steps", "14"), "train_vae", "changed since this run began", "--restart")
+    assert_one_line(
+        here("train_vae", *flags, "--steps", "14"), "train_vae", "this run began with other windows (the songs changed)", "--restart"
+    )
 
 
 # ---------------------------------------------------------------- new music
@@ -228,7 +231,9 @@ def test_from_bar(generate: Callable[..., Result], band: Path, tmp_path: Path) -
     assert generate("mono", "reconstruct", str(band / "song1.mid"), "--from-bar", "4").code == 0
     (path,) = (tmp_path / "out").glob("*.json")
     assert json.loads(path.read_text())["given"]["bars"] == [4, 6]
-    assert_one_line(generate("mono", "reconstruct", str(band / "song1.mid"), "--from-bar", "8"), "generate", "--from-bar 8", "1, 2, 3")
+    assert_one_line(
+        generate("mono", "reconstruct", str(band / "song1.mid"), "--from-bar", "8"), "generate", "--from-bar 8", "at bar 1 to 7"
+    )
 
 
 def test_humanize_plays_what_is_written(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
@@ -263,6 +268,17 @@ def test_interpolation_begins_and_ends_with_the_reconstructions(
         assert generate(kind, "reconstruct", file).code == 0
         whole = json.loads(next((tmp_path / "out").glob(f"{Path(file).stem}_reconstruct*.json")).read_text())
         assert record["steps"][0] == whole["steps"][0]
+
+
+def test_a_prior_of_another_vae_is_in_nobodys_way_but_its_own(here: Here, run_of: Any, band: Path, tmp_path: Path) -> None:
+    """As after training the VAE on: what needs no prior goes on, what does says how to do without."""
+    run = tmp_path / "run"
+    shutil.copytree(run_of("mono"), run)
+    content = torch.load(run / DIFFUSION_FILE)
+    torch.save(content | {"vae_hash": "0" * 16}, run / DIFFUSION_FILE)
+    flags = ["--preset", PRESETS["mono"], "--run-dir", str(run), "--output-dir", str(tmp_path / "out")]
+    assert here("generate", "reconstruct", str(band / "song0.mid"), *flags).code == 0
+    assert_one_line(here("generate", *flags), "generate", "of another VAE", "--prior normal")
 
 
 def test_without_a_prior_there_is_one_way(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
@@ -374,8 +390,6 @@ def test_pictures_of_windows(kind: str, here: Here, run_of: Any, tmp_path: Path)
 def test_without_its_token_file_it_says_that_copies_are_not_told(
     generate: Callable[..., Result], run_of: Any, tmp_path: Path, here: Here
 ) -> None:
-    import shutil
-
     run = tmp_path / "moved"
     shutil.copytree(run_of("drums"), run)
     (run / TOKEN_FILE).unlink()

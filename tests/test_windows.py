@@ -289,7 +289,7 @@ def test_a_run_that_goes_on_keeps_its_token_file(songs_folder: Path, tmp_path: P
     before = path.read_bytes()
     (songs_folder / "new.mid").write_bytes(midi_bytes(midi_track(line(50))))
     data = dataclasses.replace(DATA, data=str(songs_folder), holdout=0.4)
-    with pytest.raises(UserError, match=r"changed since this run began.*--restart"):
+    with pytest.raises(UserError, match=r"this run began with other windows .the songs changed.*--restart"):
         load_windows(data, SONGS, T, path, may_change=False)
     assert path.read_bytes() == before and sorted(p.name for p in tmp_path.glob("tokens*")) == ["tokens.json", "tokens.npy"]
     (songs_folder / "new.mid").unlink()
