@@ -21,7 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import TOKEN_FILE, DataConfig, DiffusionConfig, EventConfig, LMConfig, SongConfig, TokenizerConfig, UserError, VAEConfig
+from config import (
+    TOKEN_FILE,
+    DataConfig,
+    DiffusionConfig,
+    EventConfig,
+    LMConfig,
+    SampleConfig,
+    SongConfig,
+    TokenizerConfig,
+    UserError,
+    VAEConfig,
+)
 from dataset import RiffData, load_riffs
 from diffusion import LatentDiffusion
 from family.corpus import WindowData, load_windows
@@ -207,6 +218,19 @@ def load_diffusion(path: str | os.PathLike[str], vae: MusicVAE, device: str = "c
             f"{path}: was trained on the latents of another VAE; run train_diffusion.py --restart for this one, or give --prior normal"
         )
     return model, content
+
+
+def load_prior(path: str | os.PathLike[str], vae: MusicVAE, sample: SampleConfig, device: str = "cpu") -> LatentDiffusion:
+    """load_diffusion for drawing with some settings.
+
+    Raises:
+        UserError: it belongs to another VAE, or has fewer timesteps than steps are asked for.
+    """
+    model, _ = load_diffusion(path, vae, device)
+    timesteps = model.config.num_timesteps
+    if sample.sampling_steps > timesteps:
+        raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
+    return model
 
 
 def load_language_model(

@@ -246,6 +246,7 @@ class VAEConfig:
     level_lengths: str = ""  # hierarchical decoder: segments, and steps in each, such as 16,16; empty: a flat decoder
     conductor_size: int = 256  # hierarchical decoder: hidden units of the conductor, whose output stands for a segment
     segment_feedback: bool = False  # hierarchical decoder: the conductor is told how the segment before ended; slower
+    groove_spread: bool = False  # groove: learn how far loudness and timing of what is struck spread, and draw them; else squared errors
 
     def __post_init__(self) -> None:
         for name in ("embed_size", "encoder_size", "decoder_size", "z_size", "conductor_size"):

@@ -26,7 +26,6 @@ from output.outputs import mention_others, refuse_to_overwrite, report_redrawn
 from output.piece_output import write_pieces
 from output.riff_models import RiffModel, load_riff_model
 from output.riff_modes import (
-    draw_original,
     known_names,
     record_of,
     say_asked_and_got,
@@ -55,7 +54,7 @@ from presets import (
     preset_options,
     writes_events,
 )
-from sampling import MAX_ATTEMPTS
+from sampling import MAX_ATTEMPTS, draw_original
 from steering.arranging import FREE_FORM, parse_form
 from steering.picking import pick, qualities
 from steering.requests import settled, wish_of
@@ -86,7 +85,7 @@ def write_samples(options: Sample, seeds: list[int], model: RiffModel) -> int:
     # ---- music
     say_remarks(options, model)
     known = training_riffs(content, tokenizer)
-    tokens, attempts, nearest, seeds, refused = draw_original(options, model.drawing(options.sample, wish), seeds, known)
+    tokens, attempts, nearest, seeds, refused = draw_original(model.drawing(options.sample, wish), seeds, known.nearest, options.max_copy)
     redrawn = attempts
     if options.pick:
         quality = qualities(options.by, tokens, model.known_tokens, nearest.distance, tokenizer)
@@ -180,8 +179,9 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
 
 def idle_in(options: Generate) -> tuple[str, ...]:
     """Options that mean nothing to a mode, as section.name."""
-    if options.MODE == "reconstruct":
-        return (*ASKED, *DRAWN)
+    if options.MODE == "reconstruct":  # scores and taps are played, which is drawn
+        plays = preset_options(TrainVAE, options.preset).tokenizer.given != "all"
+        return (*ASKED, *(name for name in DRAWN if not (plays and name == "sample.temperature")))
     if isinstance(options, Interpolate):
         direct = (".strength",) if options.through == "direct" else ()
         return (*ASKED, *DRAWN, *direct, "steer.attribute", "sample.eta")

@@ -7,6 +7,7 @@ units of a layer), V logits (of all parts). Steps of music are int64 [B, T] (a l
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, TokenizerConfig, VAEConfig
 
 DRUMS = len(DRUM_CLASSES)
+FIRST_SPREAD = 0.3  # of velocities and offsets, before training
+SOFTEST = 1 / 127  # velocity of a hit
 
 
 class StepEmbedding(nn.Module, ABC):
@@ -216,16 +219,43 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
 # ---------------------------------------------------------------- groove vectors
 
 
+def normal_nats(errors: Tensor, struck: Tensor, log_spread: Tensor) -> Tensor:
+    """Negative log density of what is struck, if errors are normal: those of a class apart, and one that all of a step share.
+
+    Args:
+        errors: [..., 9]
+        struck: [..., 9], 1 where something is struck, else 0.
+        log_spread: [10], logarithms of the standard deviations of each class and of what is shared.
+
+    Returns:
+        [...]: with variances d and the shared variance s, the determinant of diag(d) + s is prod d * (1 + s * sum 1 / d), and its inverse
+        is Sherman and Morrison's.
+    """
+    log_variance, shared = 2 * log_spread[:-1], (2 * log_spread[-1]).exp()
+    weight = struck * (-log_variance).exp()
+    more = 1 + shared * weight.sum(dim=-1)
+    square = (weight * errors.square()).sum(dim=-1) - shared * (weight * errors).sum(dim=-1).square() / more
+    return 0.5 * (square + more.log() + (struck * (log_variance + math.log(2 * math.pi))).sum(dim=-1))
+
+
 class GrooveEmbedding(StepEmbedding):
     """Steps of groove vectors, which are their own embedding (Gillick et al. 2019, arXiv:1905.06118).
 
     Hits are Bernoulli, in nats; velocities and offsets are predicted as they are, and their squared errors added, over all classes, those
     that are not struck (0) included. So the sum is no likelihood, and a -ELBO with it compares groove models alone.
+
+    With groove_spread they are normally distributed around what is predicted, for what is struck alone: the sum is a density's, in nats,
+    and both can be drawn. Errors have two parts, one of each class and one that all drums of a step share, for hands and feet that strike
+    together are early together. Squared errors with the zeros of what is not struck pull loudness down wherever a hit is in doubt, and
+    nobody is as even as what is expected of him.
     """
 
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
-        self.vector_size, self.logit_size, self.draws = GROOVE_SIZE, GROOVE_SIZE, DRUMS
+        self.vector_size, self.logit_size = GROOVE_SIZE, GROOVE_SIZE
+        self.draws = GROOVE_SIZE + 2 if model.groove_spread else DRUMS
+        # of velocities and of offsets, each: the classes' own, and the shared one
+        self.log_spread = nn.Parameter(torch.full((2, DRUMS + 1), FIRST_SPREAD).log()) if model.groove_spread else None
         self.add_places(model, tokenizer)
 
     def vectors(self, steps: Tensor) -> Tensor:
@@ -250,12 +280,11 @@ class GrooveEmbedding(StepEmbedding):
         """The losses of hits, velocities and offsets. [B, T] each"""
         hits, velocities, offsets = steps.split(DRUMS, dim=-1)
         hit_logits, loud, late = logits.split(DRUMS, dim=-1)
-        losses = (
-            F.binary_cross_entropy_with_logits(hit_logits, hits, reduction="none"),
-            (loud.sigmoid() - velocities).square(),
-            (late.tanh() - offsets).square(),
-        )
-        return [loss.sum(dim=-1) for loss in losses]
+        errors = loud.sigmoid() - velocities, late.tanh() - offsets
+        hit_nats = F.binary_cross_entropy_with_logits(hit_logits, hits, reduction="none").sum(dim=-1)
+        if self.log_spread is None:
+            return [hit_nats, *(error.square().sum(dim=-1) for error in errors)]
+        return [hit_nats, *(normal_nats(error, hits, spread) for error, spread in zip(errors, self.log_spread, strict=True))]
 
     def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         hits, velocities, offsets = self.part_nats(logits, steps)
@@ -268,10 +297,22 @@ class GrooveEmbedding(StepEmbedding):
         return (predicted[..., :DRUMS] == steps[..., :DRUMS]).all(dim=-1)
 
     def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        return self.played(logits, uniform < logits[..., :DRUMS].sigmoid())
+        return self.played(logits, uniform[..., :DRUMS] < logits[..., :DRUMS].sigmoid(), uniform)
 
-    def played(self, logits: Tensor, hits: Tensor) -> Tensor:
-        """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck. hits: bool [..., 9]"""
+    def played(self, logits: Tensor, hits: Tensor, uniform: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck.
+
+        Args:
+            hits: bool [..., 9]
+            uniform: [..., draws] in 0..1, for drawing loudness and timing where their spread is known; None takes what is predicted.
+            temperature: of those draws, from 0 up.
+        """
         _, loud, late = logits.split(DRUMS, dim=-1)
+        velocities, offsets = loud.sigmoid(), late.tanh()
+        if uniform is not None and self.log_spread is not None:
+            normal = torch.special.ndtri(uniform[..., DRUMS:].clamp(1e-4, 1 - 1e-4)).unflatten(-1, (2, DRUMS + 1))
+            own, shared = (temperature * normal * self.log_spread.exp()).split([DRUMS, 1], dim=-1)
+            louder, later = (own + shared).unbind(dim=-2)
+            velocities, offsets = (velocities + louder).clamp(SOFTEST, 1), (offsets + later).clamp(-1, 1)
         struck = hits.to(logits.dtype)
-        return torch.cat([struck, struck * loud.sigmoid(), struck * late.tanh()], dim=-1)
+        return torch.cat([struck, struck * velocities, struck * offsets], dim=-1)

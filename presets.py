@@ -86,6 +86,7 @@ class TrainVAE:
             "whole songs": ("dataset.mix", "dataset.rotate", "dataset.max_bars", "dataset.min_notes") if songs else (),
             "drums": ("songs.programs", "songs.bass_programs", "songs.track", "dataset.transpose", "tokenizer.policy") if drums else (),
             "lines": ("songs.kit", "songs.bass_programs") if kind == "mono" else (),
+            "what is not played": () if kind == "groove" else ("model.groove_spread",),
             "a flat decoder": () if hier else ("model.segment_feedback", "model.conductor_size"),
         }
         for what, keys in idle.items():
@@ -198,6 +199,17 @@ class FromRiff(Generate):
     kit: Literal["general", "roland"] = "general"  # models of drums: which drum each pitch of the file is
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 8  # how many, with the seeds --seed, --seed + 1, ...
     max_copy: float = 1.0  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
+
+    def required_files(self) -> tuple[str, ...]:
+        """
+        Raises:
+            UserError: too few or too many for the mode.
+        """
+        least, most = {"interpolate": (2, 2), "arrange": (0, 1)}.get(self.MODE, (1, 1))
+        wanted = {"interpolate": "two MIDI files, A.mid B.mid", "arrange": "one MIDI file, or none for a new riff"}
+        right = least <= len(self.files) <= most
+        require(right, f"{self.MODE}: give {wanted.get(self.MODE, 'one MIDI file')}; there are {len(self.files)}")
+        return self.files
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,17 @@ Every sample has its own seed, from which all its random numbers come. Samples a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from config import HOLD, REST, SampleConfig, TokenizerConfig
+from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
-from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
-from measures.novelty import Nearest, TrainingRiffs
+from heads import DRUMS, GrooveEmbedding, TokenEmbedding, inverse_cdf
+from latents import encoder_steps
+from measures.novelty import LookUp
 from models import MusicVAE
 from steering.rules import RiffRules
 
@@ -110,12 +112,13 @@ def decode(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rule
 
 
 @torch.inference_mode()
-def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig) -> Tensor:
+def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, hits: Tensor | None = None) -> Tensor:
     """Decode latents of any representation, each step fed back: legal lines, but no other rules.
 
     Args:
         z: [B, Z]
         uniform: [B, T, draws of a step] in 0..1, the random numbers (not used at temperature 0).
+        hits: bool [B, T, 9] of grooves, if they are given: they are played, and nothing else.
 
     Returns:
         [B, T] and more, steps; see heads.py.
@@ -126,25 +129,10 @@ def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig
         logits, state = vae.decoder.step(t, before, state, shares)
         if isinstance(vae.embedding, TokenEmbedding):
             before = _draw_tokens(vae.embedding, vae.tokenizer, logits, before, uniform[:, t], sample)
-        elif sample.temperature == 0:
-            before = vae.embedding.likeliest(logits)
-        else:  # velocities and offsets are taken as they are predicted
-            hits = vae.embedding.draws
-            cooled = torch.cat([logits[:, :hits] / max(sample.temperature, 1e-6), logits[:, hits:]], dim=1)
-            before = vae.embedding.draw(cooled, uniform[:, t])
-        made.append(before)
-    return torch.stack(made, dim=1)
-
-
-@torch.inference_mode()
-def play_hits(vae: MusicVAE, z: Tensor, hits: Tensor) -> Tensor:
-    """Groove vectors with given hits, as loud and as late as the model plays them. z: [B, Z]; hits: bool [B, T, 9] -> float32 [B, T, 27]"""
-    assert isinstance(vae.embedding, GrooveEmbedding)
-    state, shares = vae.decoder.start(z)
-    before, made = vae.embedding.start(len(z)), []
-    for t in range(vae.tokenizer.steps):
-        logits, state = vae.decoder.step(t, before, state, shares)
-        before = vae.embedding.played(logits, hits[:, t])
+        else:
+            assert isinstance(vae.embedding, GrooveEmbedding)
+            struck = _draw_hits(logits, uniform[:, t], sample.temperature) if hits is None else hits[:, t]
+            before = vae.embedding.played(logits, struck, uniform[:, t] if sample.temperature else None, sample.temperature)
         made.append(before)
     return torch.stack(made, dim=1)
 
@@ -163,16 +151,19 @@ def _draw_tokens(
     return embedding.join(drawn)
 
 
+def _draw_hits(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """What is struck on one step. logits: [B, 27]; uniform: [B, 9 or more] -> bool [B, 9]"""
+    hits = logits[:, :DRUMS]
+    return hits > 0 if temperature == 0 else uniform[:, :DRUMS] < (hits / max(temperature, 1e-6)).sigmoid()
+
+
 @torch.inference_mode()
-def reconstruct(
-    vae: MusicVAE, steps: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0, given: Tensor | None = None
-) -> Tensor:
-    """Free-running reconstruction: music decoded from its posterior mean (or a given z), each step fed back.
+def reconstruct(vae: MusicVAE, steps: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0) -> Tensor:
+    """Free-running reconstruction: music decoded from its posterior mean (or a given z), each step fed back; given scores are played.
 
     Args:
         steps: [B, T] and more
         z: [B, Z] or None for the mean of q(z|x).
-        given: what is encoded, if not the steps themselves.
 
     Returns:
         as steps
@@ -180,11 +171,13 @@ def reconstruct(
     device = next(vae.parameters()).device
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     uniform = torch.from_numpy(rng.random((*steps.shape[:2], vae.embedding.draws), dtype=np.float32))
+    hits = steps[..., :DRUMS] > 0.5 if vae.tokenizer.given == "hits" else None
     parts = []
     for first in range(0, len(steps), 1024):
         some = slice(first, first + 1024)
-        latent = vae.encoder((steps if given is None else given)[some].to(device))[0] if z is None else z[some].to(device)
-        parts.append(decode_steps(vae, latent, uniform[some].to(device), SampleConfig(temperature=temperature)))
+        latent = vae.encoder(encoder_steps(steps[some], vae.tokenizer).to(device))[0] if z is None else z[some].to(device)
+        struck = None if hits is None else hits[some].to(device)
+        parts.append(decode_steps(vae, latent, uniform[some].to(device), SampleConfig(temperature=temperature), struck))
     return torch.cat(parts).cpu()
 
 
@@ -290,31 +283,43 @@ def sample_riffs(
 Draw = Callable[[Sequence[int], int], np.ndarray]  # seeds and the number of the attempt -> tokens, int64 [seeds, T]
 
 
-def sample_original_riffs(
-    draw: Draw, seeds: Sequence[int], known: TrainingRiffs, max_copy: float
-) -> tuple[np.ndarray, np.ndarray, Nearest]:
-    """Draw one riff for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies too much.
+Close = TypeVar("Close", bound=LookUp)
+
+
+def draw_original(
+    draw: Draw, seeds: Sequence[int], look_up: Callable[[np.ndarray], Close], max_copy: float, noun: str = "riff"
+) -> tuple[np.ndarray, np.ndarray, Close, list[int], list[int]]:
+    """Draw one riff for each seed, draw it again, up to MAX_ATTEMPTS times in all, where it copies too much, and leave out what still does.
 
     Args:
-        draw: makes riffs; what a seed gives does not depend on the others.
-        known: what to be original against.
+        draw: makes riffs, or windows; what a seed gives does not depend on the others.
+        look_up: what they have in common with what they are to be original against, such as measures.novelty.TrainingRiffs.nearest.
         max_copy: largest share of a riff that its nearest training riff may have too, 0..1; 1 allows copies.
+        noun: what they are, for messages.
 
     Returns:
-        tokens: int64 [seeds, T], of the last attempt; attempts: int64 [seeds], 0 where the first one would do, -1 where none did;
-        and what each has in common with the training riffs.
+        of the seeds for which there is one: tokens, int64 [seeds, T]; attempts, int64 [seeds], 0 where the first one would do; and what
+        each has in common with the known ones. Then those seeds, and the others.
+
+    Raises:
+        UserError: there is none for any seed.
     """
     tokens = draw(seeds, 0)
     attempts = np.zeros(len(seeds), dtype=np.int64)
-    nearest = known.nearest(tokens)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    nearest = look_up(tokens)
+    for attempt in range(1, MAX_ATTEMPTS):
         again = np.flatnonzero(nearest.too_close(max_copy))
         if not len(again):
             break
-        if attempt == MAX_ATTEMPTS:
-            attempts[again] = -1
-            break
         tokens[again] = draw([seeds[i] for i in again], attempt)
         attempts[again] = attempt
-        nearest = nearest.replaced(again, known.nearest(tokens[again]))
-    return tokens, attempts, nearest
+        nearest = nearest.replaced(again, look_up(tokens[again]))
+    refused = nearest.too_close(max_copy)
+    if refused.all():
+        raise UserError(
+            f"--max-copy {max_copy:g}: no seed gave a {noun} that copies so little, in {MAX_ATTEMPTS} attempts "
+            f"({nearest.copied.min():.0%} at least in the last); allow more"
+        )
+    kept = np.flatnonzero(~refused)
+    others = [seed for seed, no in zip(seeds, refused, strict=True) if no]
+    return tokens[kept], attempts[kept], nearest.take(kept), [seeds[i] for i in kept], others

@@ -187,9 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     examples = processes.first(
         lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed, may_change=not begun)
     )
-    held_out = examples.held_out
+    data, held_out = examples.data, examples.data.held_out_tokens
     if processes.is_main:
-        print(examples.summary())
+        print(examples.summary)
 
     # ---- model and optimizer
     torch.manual_seed(run.seed)
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = dataclasses.asdict(options.model)
     same = {
         "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
-        "data_hash": (examples.fingerprint, f"the riffs in {examples.folder}"),
+        "data_hash": (data.fingerprint, f"the riffs in {data.folder}"),
     }
     state = find_state(files, VAE_KIND, options, same, processes)
     step, best, inherited = 0, {"step": None, "objective": float("inf")}, None
@@ -210,16 +210,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         step, best = take_over(optimizer, state, options, processes.is_main)
     elif fine_tuning:
         inherited = initial_weights(train.init_from, model)
-    known = state["known"] if state is not None else known_riffs(*examples.known(), inherited)
+    known = state["known"] if state is not None else known_riffs(*examples.known, inherited)
     if processes.is_main:
         if state is None and not options.songs.songs:
             print(expectation(examples.count, train.init_from))
         folder.mkdir(parents=True, exist_ok=True)
-        save_table(examples.rows, folder / "data_table.csv")
+        save_table(data.rows, folder / "data_table.csv")
     log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
 
-    defaults, data_hash = examples.defaults(), examples.fingerprint
+    defaults, data_hash = data.defaults(), data.fingerprint
 
     def content() -> dict[str, Any]:
         return {
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tokenizer": dataclasses.asdict(options.tokenizer),
             "model": config,
             "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
-            "data": {**dataclasses.asdict(examples.config), **defaults, "riffs": examples.count},
+            "data": {**dataclasses.asdict(data.config), **defaults, "riffs": examples.count},
             "songs": dataclasses.asdict(examples.songs),
             "data_hash": data_hash,
             "known": known,
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if step < train.steps:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
-        figures = final_figures(model, examples.shown, train, device, apart=0.5 * options.songs.songs)
+        figures = final_figures(model, data.shown, train, device, apart=0.5 * options.songs.songs)
         print_summary(figures, "window" if options.songs.songs else "riff")
         if "held out" in figures:
             share = figures["held out"]["onset_accuracy"]

@@ -149,7 +149,7 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
     import torch
 
     from checkpoints import load_same_windows
-    from latents import as_steps, encoder_steps
+    from latents import as_steps
     from sampling import reconstruct, sample_riffs
 
     vae, content = run._vae()
@@ -162,7 +162,7 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         shown = held[np.linspace(0, len(held) - 1, min(options.num_outputs, len(held))).astype(int)]
         steps, diffusion = as_steps(shown), run.diffusion()
         with torch.inference_mode():
-            again = reconstruct(vae, steps, given=encoder_steps(steps, vae.tokenizer)).numpy()
+            again = reconstruct(vae, steps).numpy()
         made = sample_riffs(vae, diffusion, range(options.seed, options.seed + options.num_outputs), options.sample)[0]
         columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), "reconstruction": list(again), "new": list(made)}
         heading = f"real windows, their reconstructions, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
@@ -275,7 +275,11 @@ class Run:
 
     def is_of_windows(self) -> bool:
         """Whether there is a model, and it is one of windows of songs."""
-        return (self.folder / VAE_FILE).exists() and bool(self._vae()[1].get("songs", {}).get("songs"))
+        if not (self.folder / VAE_FILE).exists():
+            return False
+        from checkpoints import songs_config
+
+        return songs_config(self._vae()[1], self.folder / VAE_FILE).songs
 
     def vae(self):
         return self._vae()[0]

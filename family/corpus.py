@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from config import HOLD, REST, DataConfig, SongConfig, TokenizerConfig, UserError
+from config import GROOVE_SIZE, TRIO_PARTS, DataConfig, SongConfig, TokenizerConfig, UserError
 from dataset import (
     FileRow,
     find_music_files,
@@ -35,7 +35,7 @@ from dataset import (
 )
 from family.windows import STEP_TYPES, read_windows
 from files import make_room, write_file
-from measures.metrics import notes_per_bar, relative_tokens, rest_ratio
+from measures.metrics import first_pitch, notes_per_bar, relative_tokens, rest_ratio
 from midi_utils import MidiError
 from workers import in_chunks, time_limit
 
@@ -121,11 +121,11 @@ class WindowData:
 
     def defaults(self) -> dict[str, Any]:
         """What generated music inherits: the median tempo and the commonest programs of the training songs, by windows."""
-        rows = [self.record["files"][i] for i in np.unique(self.file_of[self.train_index])]
-        weights = Counter(int(i) for i in self.file_of[self.train_index])
-        bpm = np.repeat([row["bpm"] for row in rows], [weights[row["row"]] for row in rows])
+        files = self.record["files"]
+        windows = np.bincount(self.file_of[self.train_index], minlength=len(files))
+        bpm = np.repeat([row["bpm"] for row in files], windows)
         programs: Counter[tuple[int, ...]] = Counter()
-        for row in rows:
+        for row in (row for row, count in zip(files, windows, strict=True) if count):
             for name, count in row["programs"].items():
                 programs[tuple(map(int, name.split()))] += count
         common = min(programs, key=lambda key: (-programs[key], key)) if programs else ()
@@ -213,7 +213,7 @@ def read_chunk(paths: Sequence[str], data: DataConfig, songs: SongConfig, tokeni
 
 def step_shape(tokenizer: TokenizerConfig) -> tuple[int, ...]:
     """Shape of one window."""
-    return (tokenizer.steps, *{"groove": (27,), "trio": (3,)}.get(tokenizer.representation, ()))
+    return (tokenizer.steps, *{"groove": (GROOVE_SIZE,), "trio": (len(TRIO_PARTS),)}.get(tokenizer.representation, ()))
 
 
 def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: 
                 total += facts["windows"]
                 relative = name.relative_to(data.data)
                 song = song_name(shown(relative.with_suffix("")), songs.song_pattern)
-                rows.append({"row": len(rows), "file": shown(relative), "song": song, **facts})
+                rows.append({"file": shown(relative), "song": song, **facts})
         if not total:
             counts = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in rows).most_common())
             first = f"the first: {rows[0]['file']}, {rows[0]['detail']}"
@@ -386,14 +386,15 @@ def split_windows(
     return WindowData(data.data, tokenizer, data, songs, rows, tokens, file_of, held_out, len(known), used, record)
 
 
-def relative_trios(steps: np.ndarray) -> np.ndarray:
-    """Trios from the first note of their melody: the same for all transpositions. int [windows, T, 3]"""
-    melody = steps[..., 0]
-    sounds = (melody != REST) & (melody != HOLD)
-    first = np.where(sounds.any(axis=1), melody[np.arange(len(melody)), sounds.argmax(axis=1)], 0)
-    lines = steps[..., :2]
-    notes = (lines != REST) & (lines != HOLD)
-    return np.concatenate([np.where(notes, lines - first[:, None, None] + 1000, lines), steps[..., 2:]], axis=-1)
+def in_any_key(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    """Windows as they are the same in any key. steps: [windows, T] and more"""
+    if tokenizer.representation == "mono":
+        return relative_tokens(steps.astype(np.int64))
+    if tokenizer.representation == "trio":
+        melody, bass, drums = (steps[..., i].astype(np.int64) for i in range(3))
+        first = first_pitch(melody)
+        return np.stack([relative_tokens(melody, first), relative_tokens(bass, first), drums], axis=-1)
+    return np.ascontiguousarray(steps)
 
 
 def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
@@ -404,12 +405,7 @@ def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, token
     def keys(index: np.ndarray) -> list[int]:
         found: list[int] = []
         for at in range(0, len(index), ROWS):
-            some = np.ascontiguousarray(tokens[index[at : at + ROWS]])
-            if tokenizer.representation == "mono":
-                some = relative_tokens(some.astype(np.int64))
-            elif tokenizer.representation == "trio":
-                some = relative_trios(some.astype(np.int64))
-            found += [hash(row.tobytes()) for row in some]
+            found += [hash(row.tobytes()) for row in in_any_key(tokens[index[at : at + ROWS]], tokenizer)]
         return found
 
     wanted: dict[int, list[int]] = {}

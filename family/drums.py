@@ -7,6 +7,7 @@ hard and how early or late as well (Gillick et al. 2019, arXiv:1905.06118). Run 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -147,18 +148,18 @@ def from_tokens(tokens: np.ndarray) -> np.ndarray:
 
 
 def to_groove(pattern: DrumPattern) -> np.ndarray:
-    """Hits, velocities and offsets side by side. float32 [T, 27]"""
-    return np.concatenate([pattern.hits.astype(np.float32), pattern.velocity, pattern.offset], axis=1)
+    """Hits, velocities and offsets side by side. float32 [..., T, 27]"""
+    return np.concatenate([pattern.hits.astype(np.float32), pattern.velocity, pattern.offset], axis=-1)
 
 
 def from_groove(groove: np.ndarray, **more: float | str) -> DrumPattern:
     """The inverse of to_groove, for anything that a model writes: a hit above 0.5, velocities and offsets held in their ranges.
 
     Args:
-        groove: float [T, 27]
+        groove: float [..., T, 27]: a pattern, or many at once that are not to be written.
         more: bpm, name.
     """
-    hits, velocity, offset = np.split(np.asarray(groove, dtype=np.float32), 3, axis=1)
+    hits, velocity, offset = np.split(np.asarray(groove, dtype=np.float32), 3, axis=-1)
     struck = hits > 0.5
     velocity = np.where(struck, np.clip(velocity, 0, 1), 0).astype(np.float32)
     return DrumPattern(struck, velocity, np.where(struck, np.clip(offset, -1, 1), 0).astype(np.float32), **more)  # type: ignore[arg-type]
@@ -172,14 +173,13 @@ def quantized(pattern: DrumPattern, velocity: float = 0.75) -> DrumPattern:
 
 def tapped(pattern: DrumPattern) -> DrumPattern:
     """The rhythm alone, as hands tap it on one drum (Gillick et al. 2019: tap2drum): on each step the loudest hit, on the closed hat."""
-    loudest = pattern.velocity.argmax(axis=1)
-    steps = np.arange(len(loudest))
-    any_hit = pattern.hits.any(axis=1)
-    columns = [np.zeros_like(values) for values in (pattern.hits, pattern.velocity, pattern.offset)]
-    for column, values in zip(columns, (pattern.hits, pattern.velocity, pattern.offset), strict=True):
-        column[any_hit, CLASSES.index("closed hat")] = values[steps, loudest][any_hit]
-    columns[0][any_hit, CLASSES.index("closed hat")] = True
-    return dataclasses.replace(pattern, hits=columns[0], velocity=columns[1], offset=columns[2])
+    loudest = np.where(pattern.hits, pattern.velocity, -1).argmax(axis=-1)[..., None]
+    hits, velocity, offset = (np.zeros_like(values) for values in (pattern.hits, pattern.velocity, pattern.offset))
+    hat = CLASSES.index("closed hat")
+    hits[..., hat] = pattern.hits.any(axis=-1)
+    velocity[..., hat] = np.take_along_axis(pattern.velocity, loudest, axis=-1)[..., 0]
+    offset[..., hat] = np.take_along_axis(pattern.offset, loudest, axis=-1)[..., 0]
+    return dataclasses.replace(pattern, hits=hits, velocity=velocity, offset=offset)
 
 
 # ---------------------------------------------------------------- writing
@@ -213,6 +213,7 @@ def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig
             last_bpm = pattern.bpm
         for at, number in zip(*np.nonzero(pattern.hits), strict=True):
             on = max(0, round((begin + int(at) + float(pattern.offset[at, number]) / 2) * step))
+            on = min(on, math.ceil((begin + int(at) + 0.5) * step) - 1)  # half a step late would be half a step early on the next
             off = min(total, on + round(step))
             pitch, loud = KITS["general"][number][0], max(1, min(127, round(127 * float(pattern.velocity[at, number]))))
             notes.append((min(on, total - 1), 1, mido.Message("note_on", note=pitch, velocity=loud, channel=CHANNEL)))

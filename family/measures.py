@@ -9,6 +9,8 @@ import numpy as np
 
 from config import DRUM_CLASSES, HOLD, REST, TokenizerConfig
 from family.drums import from_tokens
+from measures.metrics import first_pitch
+from measures.novelty import LookUp
 
 KICK, SNARE = DRUM_CLASSES.index("kick"), DRUM_CLASSES.index("snare")
 CHUNK = 4096  # training windows compared at a time
@@ -18,11 +20,37 @@ CHUNK = 4096  # training windows compared at a time
 
 
 @dataclass(frozen=True)
-class NearestWindow:
+class NearestWindow(LookUp):
     """The training window that shares most with each of some windows."""
 
     index: np.ndarray  # int64 [windows]
-    copied: np.ndarray  # float [windows], 0..1: notes and hits in both, of those in either
+    copied: np.ndarray  # float [windows], 0..1: notes and hits in both, of those in either; NaN where nothing is known
+
+
+class KnownWindows:
+    """Windows to be original against.
+
+    Args:
+        tokens: [windows, T] and more, steps of the tokenizer's representation (see family.windows).
+    """
+
+    def __init__(self, tokens: np.ndarray, tokenizer: TokenizerConfig) -> None:
+        self.tokens, self.tokenizer = tokens, tokenizer
+
+    def nearest(self, steps: np.ndarray) -> NearestWindow:
+        """steps: [windows, T] and more"""
+        ours = onsets_of(steps, self.tokenizer).astype(np.float32)
+        size = ours.sum(axis=1)
+        index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), -1.0)
+        for at in range(0, len(self.tokens), CHUNK):
+            theirs = onsets_of(self.tokens[at : at + CHUNK], self.tokenizer).astype(np.float32)
+            both = ours @ theirs.T
+            either = size[:, None] + theirs.sum(axis=1) - both
+            share = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+            best = share.argmax(axis=1)
+            here = share[np.arange(len(steps)), best]
+            index, copied = np.where(here > copied, best + at, index), np.maximum(here, copied)
+        return NearestWindow(index, copied if len(self.tokens) else np.full(len(steps), np.nan))
 
 
 def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
@@ -34,16 +62,11 @@ def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     if kind == "drums":
         return from_tokens(steps).reshape(len(steps), -1)
     if kind == "trio":
-        first = _first_pitch(steps[..., 0])
+        first = first_pitch(steps[..., 0].astype(np.int64))
         lines = [_line_onsets(steps[..., i].astype(np.int64), first, 63) for i in (0, 1)]  # a bass lies far below
         return np.concatenate([*lines, from_tokens(steps[..., 2]).reshape(len(steps), -1)], axis=1)
     tokens = steps.astype(np.int64)
-    return _line_onsets(tokens, _first_pitch(tokens))
-
-
-def _first_pitch(tokens: np.ndarray) -> np.ndarray:
-    sounds = (tokens != REST) & (tokens != HOLD)
-    return np.where(sounds.any(axis=1), tokens[np.arange(len(tokens)), sounds.argmax(axis=1)], 0)
+    return _line_onsets(tokens, first_pitch(tokens))
 
 
 def _line_onsets(tokens: np.ndarray, first: np.ndarray, most: int = 36) -> np.ndarray:
@@ -51,22 +74,6 @@ def _line_onsets(tokens: np.ndarray, first: np.ndarray, most: int = 36) -> np.nd
     sounds = (tokens != REST) & (tokens != HOLD)
     interval = np.clip(tokens - first[:, None], -most, most) + most
     return (sounds[..., None] & (interval[..., None] == np.arange(2 * most + 1))).reshape(len(tokens), -1)
-
-
-def nearest_windows(steps: np.ndarray, known: np.ndarray, tokenizer: TokenizerConfig) -> NearestWindow:
-    """Args: steps and known, [windows, T] and more, steps of the tokenizer's representation (see family.windows)."""
-    ours = onsets_of(steps, tokenizer).astype(np.float32)
-    size = ours.sum(axis=1)
-    index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), -1.0)
-    for at in range(0, len(known), CHUNK):
-        theirs = onsets_of(known[at : at + CHUNK], tokenizer).astype(np.float32)
-        both = ours @ theirs.T
-        either = size[:, None] + theirs.sum(axis=1) - both
-        share = np.where(either > 0, both / np.maximum(either, 1), 1.0)
-        best = share.argmax(axis=1)
-        here = share[np.arange(len(steps)), best]
-        index, copied = np.where(here > copied, best + at, index), np.maximum(here, copied)
-    return NearestWindow(index, copied)
 
 
 # ---------------------------------------------------------------- drums

@@ -2,7 +2,8 @@
 
 Differences from the defaults, keyed section.option. What is published is from Roberts et al. 2018 (arXiv:1803.05428) and Gillick et al.
 2019 (arXiv:1905.06118); the runs of 4-bar drums and melodies are those of people who trained the originals on Groove and on piano. Their
-LSTMs see z and the step before and nothing else; small ones are told the place in the bar besides. No code but what puts tables together.
+LSTMs see z and the step before and nothing else; small ones are told the place in the bar besides, and learn how far
+loudness and timing of grooves spread. No code but what puts tables together.
 """
 
 from __future__ import annotations
@@ -71,8 +72,10 @@ DOCUMENT_SMALL: Preset = SMALL | BARS_4 | HIER_4 | FREE_48 | sizes(192, 1, 256, 
 }
 GROOVAE = PUBLISHED | GROOVE | FREE_48 | sizes(512, 1, 256, 2, 256) | {"train_vae.dropout": 0.7}
 GROOVAE_SMALL: Preset = SMALL | GROOVE | FREE_48 | sizes(192, 1, 256, 1, 128) | {
-    "train_vae.beta": 0.2, "train_vae.word_dropout": 0.0, "train_vae.steps": 4000,
+    "train_vae.beta": 0.2, "train_vae.word_dropout": 0.0, "train_vae.steps": 4000, "model.groove_spread": True,
 }
+HUMANIZE: Preset = {"tokenizer.given": "hits", "sample.temperature": 1.0}  # loudness and timing spread as people's do
+TAP: Preset = {"tokenizer.given": "taps"}
 
 FAMILY: dict[str, Preset] = {
     "melody_2bar_small": SMALL | MELODY | BARS_2 | sizes(256, 1, 384, 1, 64) | MEL_2_SMALL,
@@ -99,10 +102,10 @@ FAMILY: dict[str, Preset] = {
     "drums_16bar_hier": PAPER_16 | DRUMS | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024),
     "groove_2bar_small": GROOVAE_SMALL | BARS_2,
     "groove_2bar": GROOVAE | BARS_2,
-    "groove_2bar_humanize_small": GROOVAE_SMALL | BARS_2 | {"tokenizer.given": "hits"},
-    "groove_2bar_humanize": GROOVAE | BARS_2 | {"tokenizer.given": "hits"},
-    "groove_2bar_tap_small": GROOVAE_SMALL | BARS_2 | {"tokenizer.given": "taps"},
-    "groove_2bar_tap": GROOVAE | BARS_2 | {"tokenizer.given": "taps"},
+    "groove_2bar_humanize_small": GROOVAE_SMALL | BARS_2 | HUMANIZE,
+    "groove_2bar_humanize": GROOVAE | BARS_2 | HUMANIZE,
+    "groove_2bar_tap_small": GROOVAE_SMALL | BARS_2 | TAP,
+    "groove_2bar_tap": GROOVAE | BARS_2 | TAP,
     "groove_4bar_small": GROOVAE_SMALL | BARS_4,
     "groove_4bar": GROOVAE | BARS_4,
     "groove_4bar_hier_small": GROOVAE_SMALL | BARS_4 | HIER_4 | {"model.conductor_size": 192},

@@ -212,9 +212,8 @@ def given_steps(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
     """What the encoder is shown of groove vectors: all of it, the score alone (humanize), or taps on one drum. float32 [..., T, 27]"""
     if tokenizer.given == "all":
         return steps
-    change = (lambda pattern: quantized(pattern, 0.0)) if tokenizer.given == "hits" else tapped
-    shown = [to_groove(change(from_groove(one))) for one in steps.reshape(-1, *steps.shape[-2:])]
-    return np.stack(shown).reshape(steps.shape)
+    pattern = from_groove(steps)
+    return to_groove(quantized(pattern, 0.0) if tokenizer.given == "hits" else tapped(pattern))
 
 
 # ---------------------------------------------------------------- writing

@@ -210,10 +210,20 @@ def closeness(ours: np.ndarray | float, theirs: np.ndarray | float) -> np.ndarra
 # ---------------------------------------------------------------- sets of riffs
 
 
-def relative_tokens(tokens: np.ndarray) -> np.ndarray:
-    """Tokens with pitches counted from the riff's first note (as 64), so that transposed riffs are equal. int [riffs, steps]"""
+def first_pitch(tokens: np.ndarray) -> np.ndarray:
+    """The pitch of the first note of each riff; of silent ones whatever token they begin with. int [riffs]"""
     sounds = (tokens != REST) & (tokens != HOLD)
-    first = tokens[np.arange(len(tokens)), sounds.argmax(axis=1)]
+    return tokens[np.arange(len(tokens)), sounds.argmax(axis=1)]
+
+
+def relative_tokens(tokens: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+    """Tokens with pitches counted from the riff's first note (as 64), so that transposed riffs are equal. int [riffs, steps]
+
+    Args:
+        first: int [riffs], pitches to count from instead: of another line that sounds with this one.
+    """
+    sounds = (tokens != REST) & (tokens != HOLD)
+    first = first_pitch(tokens) if first is None else first
     return np.where(sounds, tokens - first[:, None] + 64 + 256, tokens)  # + 256 keeps pitches apart from rest and hold
 
 

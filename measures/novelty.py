@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -23,9 +23,32 @@ MOST_ASKED = 2000  # riffs of a large folder that stand for all
 _INTERVALS = 256  # more than there are intervals between MIDI pitches
 _FIRST_LETTER = 0x10000  # letters stand above the surrogates, which are no characters
 
+Found = TypeVar("Found", bound="LookUp")
+
+
+class LookUp:
+    """What some pieces of music have in common with those that are known: what dataclasses of arrays, with one entry for each, share."""
+
+    copied: np.ndarray  # float64, 0..1: share of each that its nearest known piece has too
+
+    def too_close(self, max_copy: float) -> np.ndarray:
+        """Which copy more than a share of them, 0..1. bool"""
+        return self.copied > max_copy
+
+    def replaced(self: Found, index: np.ndarray, other: Found) -> Found:
+        """With the entries of some taken from another look-up."""
+        mixed = [getattr(self, f.name).copy() for f in fields(self)]
+        for mine, f in zip(mixed, fields(self), strict=True):
+            mine[index] = getattr(other, f.name)
+        return type(self)(*mixed)
+
+    def take(self: Found, index: np.ndarray) -> Found:
+        """Those of some."""
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
+
 
 @dataclass(frozen=True)
-class Nearest:
+class Nearest(LookUp):
     """What some riffs have in common with the training riffs. Arrays have one entry per riff."""
 
     index: np.ndarray  # int64, the nearest training riff
@@ -37,17 +60,6 @@ class Nearest:
     def copied(self) -> np.ndarray:
         """Share of a riff that its nearest training riff has too. float64, 0..1"""
         return 1 - self.distance
-
-    def replaced(self, index: np.ndarray, other: Nearest) -> Nearest:
-        """With the entries of some riffs taken from another look-up."""
-        mixed = [getattr(self, f.name).copy() for f in fields(self)]
-        for mine, f in zip(mixed, fields(self), strict=True):
-            mine[index] = getattr(other, f.name)
-        return Nearest(*mixed)
-
-    def take(self, index: np.ndarray) -> Nearest:
-        """Those of some riffs."""
-        return Nearest(self.index[index], self.distance[index], self.shared_run[index], self.copy[index])
 
     def too_close(self, max_copy: float) -> np.ndarray:
         """Which riffs copy more than a share of them, 0..1; with less than 1, exact and transposed copies are always among them. bool"""

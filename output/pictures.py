@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 ONSET, HELD, LINE = "#1f3b57", "#8fb3d1", "#b9b9b9"
 
 
+def _dress(axes: Axes, tokenizer: TokenizerConfig, title: str) -> None:
+    """Bar lines and beats behind the music, a title above it, and nothing else around it."""
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
+        at_bar = beat % tokenizer.steps_per_bar == 0
+        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
+
+
 def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:
     """One riff as a piano roll: onsets dark, held steps light, bar lines and beats, pitch names at the side. tokens: int [T]"""
     start, end, pitch = tokens_to_notes(tokens, tokenizer)
@@ -35,16 +47,9 @@ def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title:
         if not used or value - used[-1] > half / 7:
             used.append(value)
     axes.set_yticks(used, [pitch_name(value) for value in used], fontsize=5)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
-        at_bar = beat % tokenizer.steps_per_bar == 0
-        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
     if not len(pitch):
         axes.text(tokenizer.steps / 2, middle, "silent", ha="center", va="center", color=LINE)
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
+    _dress(axes, tokenizer, title)
 
 
 def draw_tab(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, board: Fretboard) -> None:
@@ -78,14 +83,7 @@ def draw_drums(axes: Axes, steps: np.ndarray, tokenizer: TokenizerConfig, title:
     axes.set_xlim(-0.5, tokenizer.steps)
     axes.set_ylim(-0.7, len(DRUM_CLASSES) - 0.3)
     axes.set_yticks(range(len(DRUM_CLASSES)), DRUM_CLASSES, fontsize=4)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
-        at_bar = beat % tokenizer.steps_per_bar == 0
-        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.set_title(title, fontsize=6.5, loc="left", pad=2, parse_math=False)
+    _dress(axes, tokenizer, title)
 
 
 def draw_window(figure: Figure, place, steps: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:

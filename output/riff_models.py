@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoints import BASE_NAME, build_config, load_diffusion, load_language_model, load_vae, require_riffs, weights_hash
+from checkpoints import BASE_NAME, build_config, load_language_model, load_prior, load_vae, require_riffs, weights_hash
 from config import DIFFUSION_FILE, LM_FILE, VAE_FILE, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from guitar.fretboard import Fretboard, fretboard
@@ -72,10 +72,7 @@ def load_riff_model(options: Generate, device: torch.device) -> RiffModel:
     require_riffs(content, folder / VAE_FILE)
     diffusion = None
     if sample.prior == "diffusion":
-        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
-        timesteps = diffusion.config.num_timesteps
-        if sample.sampling_steps > timesteps:
-            raise UserError(f"--sampling-steps {sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer")
+        diffusion = load_prior(folder / DIFFUSION_FILE, vae, sample, str(device))
     board, pitch_range = guitar_of(content, options)
     hashes = {"vae": weights_hash(vae.state_dict()), "diffusion": weights_hash(diffusion.state_dict()) if diffusion else None}
     return RiffModel(vae.tokenizer, content, board, pitch_range, hashes, vae, diffusion)

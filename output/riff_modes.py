@@ -24,7 +24,7 @@ from output.outputs import report_redrawn
 from output.riff_models import RiffModel
 from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from presets import Answer, Arrange, Continue, FromRiff, Generate, Infill, Interpolate, Reconstruct, Vary
-from sampling import MAX_ATTEMPTS, Draw, sample_original_riffs
+from sampling import MAX_ATTEMPTS, draw_original
 from steering import from_riff
 from steering.arranging import Part, arrange, leaps, parse_form
 from steering.attributes import UNITS, measure
@@ -61,28 +61,6 @@ def options_given(options: Generate) -> dict[str, Any]:
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name not in shared}
     steer = {field.name: getattr(options.steer, field.name) for field in dataclasses.fields(options.steer)}
     return own | {name: value for name, value in steer.items() if value != getattr(SteerConfig, name)}
-
-
-def draw_original(
-    options: Generate, draw: Draw, seeds: Sequence[int], known: TrainingRiffs
-) -> tuple[np.ndarray, np.ndarray, Nearest, list[int], list[int]]:
-    """Draw one riff for each seed that copies no more than it may.
-
-    Returns:
-        tokens, attempts and nearest training riffs of the seeds for which there is one; those seeds; and the others.
-
-    Raises:
-        UserError: there is none for any seed.
-    """
-    drawn, attempts, nearest = sample_original_riffs(draw, seeds, known, options.max_copy)
-    kept = np.flatnonzero(attempts >= 0)
-    if not len(kept):
-        raise UserError(
-            f"--max-copy {options.max_copy:g}: no seed gave a riff that copies so little, in {MAX_ATTEMPTS} attempts "
-            f"({nearest.copied.min():.0%} at least in the last); allow more"
-        )
-    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
-    return drawn[kept], attempts[kept], nearest.take(kept), [seeds[i] for i in kept], refused
 
 
 def known_names(nearest: Nearest, known: TrainingRiffs) -> list[str]:
@@ -252,7 +230,7 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     """More of a riff: one file for each seed, and all in a row behind the riff itself. -> exit status"""
     if model.vae is None:
         raise UserError(f"{options.MODE}: needs a VAE, which a language model is not; give its preset, such as --preset riff_2bar")
-    files = require_files(options)
+    files = options.required_files()
     tokenizer = model.tokenizer
     given = [read_given(file, options.from_bar, tokenizer) for file in files]
     first = given[0].riff.tokens if given else None
@@ -305,19 +283,6 @@ def write_from_riff(options: FromRiff, seeds: list[int], model: RiffModel) -> in
     return report_redrawn("riff", attempts, refused, options.max_copy, MAX_ATTEMPTS)
 
 
-def require_files(options: FromRiff) -> tuple[str, ...]:
-    """The files of a call.
-
-    Raises:
-        UserError: too few or too many for its mode.
-    """
-    least, most = {"interpolate": (2, 2), "arrange": (0, 1)}.get(options.MODE, (1, 1))
-    if not least <= len(options.files) <= most:
-        wanted = {"interpolate": "two MIDI files, A.mid B.mid", "arrange": "one MIDI file, or none for a new riff"}
-        raise UserError(f"{options.MODE}: give {wanted.get(options.MODE, 'one MIDI file')}; there are {len(options.files)}")
-    return options.files
-
-
 def labels_of(options: FromRiff, output: Output) -> list[str]:
     """The first column of the table, for each riff of a file."""
     if isinstance(options, Interpolate):
@@ -343,7 +308,7 @@ def more_of(
 
     draw = go_on if isinstance(options, Continue) else model.drawing(options.sample, wish)
     draw = new_rhythms if wish.rules.demands.order is not None else draw
-    found, attempts, _, seeds, refused = draw_original(options, draw, seeds, known)
+    found, attempts, _, seeds, refused = draw_original(draw, seeds, known.nearest, options.max_copy)
     return found, attempts, seeds, refused
 
 
@@ -379,7 +344,9 @@ def verses(
     sections = parse_form(options.form, options.bars, model.tokenizer.bars)
     outputs = []
     for seed in seeds:
-        begin = idea if idea is not None else draw_original(options, model.drawing(options.sample, wish), [seed], known)[0][0]
+        begin = (
+            idea if idea is not None else draw_original(model.drawing(options.sample, wish), [seed], known.nearest, options.max_copy)[0][0]
+        )
         verse = write_verse(options, model, begin, sections, seed, known, options.strength)
         outputs.append(verse_output(path_of(f"arrange_seed{seed:06d}"), seed, verse, options.form, model, wish.key))
     return outputs

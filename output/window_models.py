@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from checkpoints import load_diffusion, load_same_windows, load_vae, songs_config, weights_hash
+from checkpoints import load_prior, load_same_windows, load_vae, songs_config, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
-from family.corpus import WindowData
+from family.corpus import RULES, WindowData
+from family.measures import KnownWindows, NearestWindow
 from latents import as_steps, encoder_steps
 from models import MusicVAE
 from presets import Generate
+
+COMPARED = 100_000  # training windows that new ones are compared with, at most
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,32 @@ class WindowModel:
     def data(self) -> DataConfig:
         """How its files are read."""
         values = self.content["data"]
-        return DataConfig(**{name: values[name] for name in ("low", "high", "grid_tolerance", "max_off_grid")})
+        return DataConfig(**{name: values[name] for name in RULES})
 
     def hashes(self) -> dict[str, str | None]:
         """Of the weights, for the record."""
         prior = weights_hash(self.diffusion.state_dict()) if self.diffusion is not None else None
         return {"vae": weights_hash(self.vae.state_dict()), "diffusion": prior}
+
+    @cached_property
+    def compared(self) -> np.ndarray:
+        """Which training windows new music is compared with: all, or of very many a random choice. int64"""
+        if self.windows is None:
+            return np.empty(0, dtype=np.int64)
+        index = self.windows.train_index
+        return np.sort(np.random.default_rng(0).choice(index, COMPARED, replace=False)) if len(index) > COMPARED else index
+
+    @cached_property
+    def known(self) -> KnownWindows:
+        """The windows at `compared`."""
+        steps = self.windows.tokens[self.compared] if self.windows is not None else np.empty((0, self.tokenizer.steps), dtype=np.uint8)
+        return KnownWindows(steps, self.tokenizer)
+
+    def names_of(self, nearest: NearestWindow) -> list[str]:
+        """What the nearest training windows are called; "-" where they are gone."""
+        if self.windows is None:
+            return ["-"] * len(nearest.index)
+        return [self.windows.name_of(int(self.compared[i])) for i in nearest.index]
 
     @torch.inference_mode()
     def encode(self, steps: np.ndarray) -> torch.Tensor:
@@ -67,12 +91,7 @@ def load_window_model(options: Generate, device: torch.device, with_prior: bool)
         raise UserError(f"{path}: is a VAE of riffs; give --preset riff_2bar (or the preset it was trained with)")
     diffusion = None
     if with_prior and options.sample.prior == "diffusion" and (folder / DIFFUSION_FILE).exists():
-        diffusion, _ = load_diffusion(folder / DIFFUSION_FILE, vae, str(device))
-        timesteps = diffusion.config.num_timesteps
-        if options.sample.sampling_steps > timesteps:
-            raise UserError(
-                f"--sampling-steps {options.sample.sampling_steps}: this model has {timesteps} timesteps; give that many or fewer"
-            )
+        diffusion = load_prior(folder / DIFFUSION_FILE, vae, options.sample, str(device))
     try:
         windows = load_same_windows(content, vae.tokenizer, "", path)
     except (UserError, OSError):

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from config import TokenizerConfig, UserError
+from config import DRUM_CLASSES, SampleConfig, TokenizerConfig, UserError
 from dataset import plural
-from family.measures import NearestWindow, backbeat, nearest_windows, playing
+from family.measures import NearestWindow, backbeat, playing
 from family.windows import Window, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
@@ -21,12 +21,11 @@ from midi_utils import MidiError, program_name
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
-from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, play_hits, sample_riffs
+from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, draw_original, sample_riffs
 from steering.ways import way
 
 FOLDER = "windows"
 LONG_NAME = "generated_long.mid"
-COMPARED = 100_000  # training windows that new ones are compared with, at most
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,6 @@ def described(steps: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, Any]:
         facts = {"hits_per_bar": hits.sum(axis=(1, 2)).mean() / tokenizer.bars, **backbeat(hits, tokenizer)}
         facts |= playing(steps) if kind == "groove" else {}
     return {name: round(float(value), 4) if np.isfinite(value) else None for name, value in facts.items()}
-
-
-def nearest_of(model: WindowModel, steps: np.ndarray) -> tuple[NearestWindow, list[str]] | None:
-    """The training windows that share most with some, of very many those of a random choice, and their names; None where they are gone."""
-    if model.windows is None:
-        return None
-    index = model.windows.train_index
-    if len(index) > COMPARED:
-        index = np.sort(np.random.default_rng(0).choice(index, COMPARED, replace=False))
-    nearest = nearest_windows(steps, model.windows.tokens[index], model.tokenizer)
-    return nearest, [model.windows.name_of(int(index[i])) for i in nearest.index]
 
 
 def programs_of(options: Generate, model: WindowModel, given: Sequence[Window] = ()) -> tuple[int, ...]:
@@ -106,26 +94,24 @@ def write_all(files: Sequence[Made], model: WindowModel, made_with: dict[str, An
         write_with_json(made.path, midi, {**made_with, **made.facts, "steps": steps})
 
 
-def print_table(labels: Sequence[str], steps: np.ndarray, model: WindowModel, nearest: tuple[NearestWindow, list[str]] | None) -> None:
+def print_table(labels: Sequence[str], steps: np.ndarray, model: WindowModel, nearest: NearestWindow) -> None:
     """One line for each window."""
     most = 20
     facts = [described(one[None], model.tokenizer) for one in steps]
-    width = max(map(len, labels))
+    names, width = model.names_of(nearest), max(map(len, labels))
     print(f"{'':{width}s} " + " ".join(f"{name.replace('_', ' '):>16s}" for name in facts[0]) + "   copied  nearest training window")
-    for i, (label, values) in enumerate(list(zip(labels, facts, strict=True))[:most]):
+    for label, values, copied, name in list(zip(labels, facts, nearest.copied, names, strict=True))[:most]:
         shown = " ".join("               -" if value is None else f"{value:16.3g}" for value in values.values())
-        print(f"{label:{width}s} {shown} " + (f"{nearest[0].copied[i]:8.0%}  {nearest[1][i]}" if nearest else "       -  -"))
+        print(f"{label:{width}s} {shown} {'-' if np.isnan(copied) else f'{copied:.0%}':>8s}  {name}")
     if len(labels) > most:
         print(f"   ... and {len(labels) - most} more")
-    if nearest is None:
+    if model.windows is None:
         print("the token file that the model was trained on is gone or changed: how much is copied cannot be said")
-    else:
-        copied = nearest[0].copied
-        print(
-            f"copied: notes and hits in both, of those in either, in any key: {np.median(copied):.0%} in the middle, "
-            f"{copied.max():.0%} at most; "
-            f"{int((copied == 1).sum())} whole copies"
-        )
+        return
+    print(
+        f"copied: notes and hits in both, of those in either, in any key: {np.median(nearest.copied):.0%} in the middle, "
+        f"{nearest.copied.max():.0%} at most; {int((nearest.copied == 1).sum())} whole copies"
+    )
 
 
 # ---------------------------------------------------------------- new windows
@@ -140,15 +126,16 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     paths = [folder / f"window_seed{seed:06d}_{bpm:.0f}bpm.mid" for seed in seeds]
     for path in (*paths, output_dir / LONG_NAME):
         refuse_to_overwrite(path)
-    steps, attempts, nearest = draw_original(options, seeds, model)
-    kept = np.flatnonzero(attempts >= 0)
-    refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
-    redrawn, steps, attempts = attempts, steps[kept], attempts[kept]
-    nearest = (NearestWindow(nearest[0].index[kept], nearest[0].copied[kept]), [nearest[1][i] for i in kept]) if nearest else None
-    paths, seeds = [paths[i] for i in kept], [seeds[i] for i in kept]
+
+    def draw(some: Sequence[int], attempt: int) -> np.ndarray:
+        return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt)[0]
+
+    path_of = dict(zip(seeds, paths, strict=False))
+    steps, attempts, nearest, seeds, refused = draw_original(draw, seeds, model.known.nearest, options.max_copy, "window")
+    paths, names = [path_of[seed] for seed in seeds], model.names_of(nearest)
     files = []
     for i, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
-        near = {"window": nearest[1][i], "copied": round(float(nearest[0].copied[i]), 4)} if nearest else None
+        near = {"window": names[i], "copied": round(float(nearest.copied[i]), 4)} if model.windows is not None else None
         facts = {"seed": seed, "attempt": int(attempts[i]), "nearest": near, "window": described(steps[i : i + 1], model.tokenizer)}
         files.append(Made(path, (steps[i],), (f"seed {seed}",), facts))
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
@@ -159,39 +146,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     prior = "the latent diffusion model" if model.diffusion is not None else "N(0, I): no diffusion model was trained, or --prior normal"
     print(f"z from {prior}, temperature {options.sample.temperature:g}")
     mention_others(folder, "window", paths)
-    return report_redrawn("window", redrawn, refused, options.max_copy, MAX_ATTEMPTS)
-
-
-def draw_original(
-    options: Sample, seeds: Sequence[int], model: WindowModel
-) -> tuple[np.ndarray, np.ndarray, tuple[NearestWindow, list[str]] | None]:
-    """Draw one window for each seed, and draw it again, up to MAX_ATTEMPTS times in all, where it copies more than it may.
-
-    Returns:
-        steps, of the last attempt; attempts: int64 [seeds], 0 where the first one would do, -1 where none did; and the nearest
-        training windows.
-
-    Raises:
-        UserError: none did for any seed.
-    """
-    steps = sample_riffs(model.vae, model.diffusion, seeds, options.sample)[0]
-    attempts = np.zeros(len(seeds), dtype=np.int64)
-    nearest = nearest_of(model, steps)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        again = np.flatnonzero(nearest[0].copied > options.max_copy) if nearest else np.empty(0, dtype=np.int64)
-        if not len(again):
-            break
-        if attempt == MAX_ATTEMPTS:
-            attempts[again] = -1
-            break
-        steps[again] = sample_riffs(model.vae, model.diffusion, [seeds[i] for i in again], options.sample, attempt=attempt)[0]
-        attempts[again] = attempt
-        nearest = nearest_of(model, steps)
-    if (attempts < 0).all():
-        raise UserError(
-            f"--max-copy {options.max_copy:g}: no seed gave music that copies so little, in {MAX_ATTEMPTS} attempts; allow more"
-        )
-    return steps, attempts, nearest
+    return report_redrawn("window", attempts, refused, options.max_copy, MAX_ATTEMPTS)
 
 
 def say_files(files: Sequence[Made], model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
@@ -234,24 +189,24 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
 
 def write_reconstruction(options: Reconstruct, model: WindowModel) -> int:
     """A file as the model hears it; given a score or taps, as it plays them. -> exit status"""
-    file = one_file(options, 1)[0]
+    file = options.required_files()[0]
     given = read_given(file, options, model)
     tokenizer = model.tokenizer
     steps = np.stack([window.steps for window in given])
-    z = model.encode(steps)
-    if tokenizer.given == "hits":  # what is written is played, and nothing else
-        made = play_hits(model.vae, z, torch.from_numpy(steps[..., :9] > 0.5).to(z.device)).cpu().numpy()
-    else:
-        made = decoded(model, z, options)
+    hits = steps[..., : len(DRUM_CLASSES)] > 0.5 if tokenizer.given == "hits" else None  # what is written is played, and nothing else
+    temperature = options.sample.temperature if tokenizer.given != "all" else 0.0
+    made = decoded(model, model.encode(steps), hits, temperature, options.run.seed)
     bpm, programs = options.bpm or round(given[0].bpm, 3), programs_of(options, model, given)
     words = {"all": "reconstruct", "hits": "humanize", "taps": "tap_to_drums"}[tokenizer.given]
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
     markers = tuple(f"bar {window.first_bar}" for window in given)
     facts = {"given": facts_of(file, given), "what": words, "accuracies": accuracies_of(made, steps, tokenizer)}
-    path = folder / f"{Path(file).stem}_{words}_{bpm:.0f}bpm.mid"
+    facts |= {"seed": options.run.seed, "temperature": temperature} if tokenizer.given != "all" else {}
+    seed = f"_seed{options.run.seed:06d}" if tokenizer.given != "all" else ""
+    path = folder / f"{Path(file).stem}_{words}{seed}_{bpm:.0f}bpm.mid"
     files = [Made(path, tuple(made), markers, facts)]
     write_all(files, model, record_of(options, model, bpm, programs))
-    print_table(list(markers), made, model, nearest_of(model, made))
+    print_table(list(markers), made, model, model.known.nearest(made))
     if tokenizer.representation == "groove":
         for name, some in (("given", steps), ("played", made)):
             print(f"{name:7s} " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in playing(some).items()))
@@ -266,7 +221,7 @@ def write_reconstruction(options: Reconstruct, model: WindowModel) -> int:
 
 def write_interpolation(options: Interpolate, seeds: list[int], model: WindowModel) -> int:
     """Windows on the way from one file to another, one file each and all in a row. -> exit status"""
-    given = [read_given(file, options, model)[0] for file in one_file(options, 2)]
+    given = [read_given(file, options, model)[0] for file in options.required_files()]
     ends = model.encode(np.stack([window.steps for window in given]))
     through = model.diffusion if options.through == "diffusion" and options.strength > 0 else None
     if through is None and len(seeds) > 1:
@@ -282,7 +237,7 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     facts["through"] = "diffusion" if through is not None else "direct"
     files, rows = [], []
     for seed in seeds:
-        steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample), options)
+        steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample))
         name = f"{stem}_interpolate" + f"_seed{seed:06d}" * (through is not None)
         for i, one in enumerate(steps):
             share = round(i / (options.steps - 1), 4)
@@ -293,30 +248,24 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     labels = [f"seed {made.facts['seed']} step {made.facts['step']}" for made in files]
     files.append(Made(folder / f"{stem}_interpolate_long.mid", tuple(new), tuple(labels), facts))
     write_all(files, model, record_of(options, model, bpm, programs))
-    print_table(labels, new, model, nearest_of(model, new))
+    print_table(labels, new, model, model.known.nearest(new))
     say_files(files, model, bpm, programs)
     return 0
 
 
-def one_file(options: FromRiff, count: int) -> tuple[str, ...]:
-    """
-    Raises:
-        UserError: too few or too many files.
-    """
-    if len(options.files) != count:
-        wanted = "two MIDI files, A.mid B.mid" if count == 2 else "one MIDI file"
-        raise UserError(f"{options.MODE}: give {wanted}; there are {len(options.files)}")
-    return options.files
-
-
-def decoded(model: WindowModel, z: torch.Tensor, options: Generate) -> np.ndarray:
-    """The likeliest music of some latents. z: [windows, Z]"""
-    likeliest = dataclasses.replace(options.sample, temperature=0.0)
+def decoded(
+    model: WindowModel, z: torch.Tensor, hits: np.ndarray | None = None, temperature: float = 0.0, seed: int = 0
+) -> np.ndarray:  # fmt: skip
+    """The likeliest music of some latents, or at a temperature a draw of it. z: [windows, Z]; hits: see decode_steps"""
+    tokenizer, draws = model.tokenizer, model.vae.embedding.draws
+    shape, sample = (tokenizer.steps, draws), SampleConfig(temperature=temperature)
     parts = []
-    for some in z.split(CHUNK):
-        padded = torch.cat([some, some[-1:].expand(CHUNK - len(some), -1)])  # so that a window comes out alike whatever else is decoded
-        uniform = torch.zeros(CHUNK, model.tokenizer.steps, model.vae.embedding.draws, device=z.device)
-        parts.append(decode_steps(model.vae, padded, uniform, likeliest)[: len(some)].cpu())
+    for first in range(0, len(z), CHUNK):  # each chunk full, and each window's numbers its own: it comes out alike whatever else is decoded
+        rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)
+        uniform = np.stack([np.random.default_rng(np.random.SeedSequence([seed, row])).random(shape, dtype=np.float32) for row in rows])
+        struck = None if hits is None else torch.from_numpy(hits[rows]).to(z.device)
+        made = decode_steps(model.vae, z[rows], torch.from_numpy(uniform).to(z.device), sample, struck)
+        parts.append(made[: len(z) - first].cpu())
     return torch.cat(parts).numpy()
 
 

@@ -422,7 +422,7 @@ def test_a_prior_knows_its_vae_in_the_first_format(finished: Path, tmp_path: Pat
     for name, weight in sorted((names[name], weight) for name, weight in vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.numpy().tobytes())
-    content = torch.load(finished / DIFFUSION_FILE)
+    content = torch.load(finished / DIFFUSION_FILE, weights_only=True)
     assert content["vae_hash"] == digest.hexdigest()[:16]
     torch.save(content | {"format": 1}, tmp_path / DIFFUSION_FILE)
     load_diffusion(tmp_path / DIFFUSION_FILE, vae)

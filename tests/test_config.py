@@ -71,7 +71,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "steering.rules": {"config", "midi_utils"},
     "steering.keys": {"config", "midi_utils"},
     "steering.attributes": {"config", "dataset", "measures.metrics"},
-    "sampling": {"config", "diffusion", "heads", "models", "measures.novelty", "steering.rules"},
+    "sampling": {"config", "diffusion", "heads", "latents", "models", "measures.novelty", "steering.rules"},
     "lm_sampling": {"config", "events", "heads", "language_model", "pieces", "sampling", "steering.rules"},
     "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "diffusion", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
@@ -138,8 +138,10 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
             "steering.rules",
         ),
     },
-    "family.measures": {"config", "family.drums"},
-    "output.window_models": {"checkpoints", "config", "family.corpus", "diffusion", "latents", "models", "presets"},
+    "family.measures": {"config", "family.drums", "measures.metrics", "measures.novelty"},
+    "output.window_models": {
+        *("checkpoints", "config", "family.corpus", "family.measures", "diffusion", "latents", "models", "presets"),
+    },
     "output.window_modes": {
         *("config", "dataset", "files", "measures.metrics", "family.measures", "midi_utils", "output.outputs", "presets"),
         *("family.windows", "output.window_models", "sampling", "steering.ways"),

@@ -72,6 +72,14 @@ def test_velocity_and_microtiming_survive_the_round_trip(pattern: DrumPattern) -
     assert found.bpm == pytest.approx(100) and found.first_bar == 1 and not found.note
 
 
+def test_what_is_as_late_as_can_be_stays_on_its_step() -> None:
+    hits = np.zeros((32, 9), dtype=bool)
+    hits[[3, 31], SNARE] = True
+    late = DrumPattern(hits, hits.astype(np.float32), hits.astype(np.float32))
+    (found,) = read_patterns(parse_midi(patterns_to_midi([late], T)), T)
+    assert np.array_equal(found.hits, hits) and found.offset[hits].min() > 0.95
+
+
 @given(pattern=patterns())
 @settings(max_examples=60, deadline=None)
 def test_tokens_and_vectors_give_everything_back(pattern: DrumPattern) -> None:

@@ -189,7 +189,7 @@ def test_a_seed_that_is_refused_is_named_and_tells(
     generate: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """What is kept is written, and the exit status says that something is missing."""
-    monkeypatch.setattr("output.window_modes.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("sampling.MAX_ATTEMPTS", 1)
     assert generate("mono", "--seeds", "0-7", "--max-copy", "1").code == 0
     records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "windows").glob("*.json"))]
     copied = {record["seed"]: record["nearest"]["copied"] for record in records}
@@ -249,6 +249,19 @@ def test_humanize_plays_what_is_written(generate: Callable[..., Result], band: P
     assert record["steps"] == json.loads(path.with_suffix(".json").read_text())["steps"]
 
 
+def test_each_seed_plays_the_score_its_own_way(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    def played(*flags: str) -> np.ndarray:
+        assert generate("humanize", "reconstruct", str(band / "song2.mid"), *flags).code == 0
+        seed = int(flags[1])
+        (path,) = (tmp_path / "out").glob(f"song2_humanize_seed{seed:06d}_*.json")
+        return np.array(json.loads(path.read_text())["steps"])
+
+    first, second = played("--seed", "1"), played("--seed", "2")
+    assert np.array_equal(first[..., :9], second[..., :9]) and not np.array_equal(first, second)
+    still, again = (played("--seed", seed, "--temperature", "0") for seed in "12")
+    assert np.array_equal(still, again) and still[..., 18:].std() < first[..., 18:].std()
+
+
 def test_taps_become_drums(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
     assert generate("tap", "reconstruct", str(band / "song2.mid")).code == 0
     assert len(list((tmp_path / "out").glob("song2_tap_to_drums_*.mid"))) == 1
@@ -274,7 +287,7 @@ def test_a_prior_of_another_vae_is_in_nobodys_way_but_its_own(here: Here, run_of
     """As after training the VAE on: what needs no prior goes on, what does says how to do without."""
     run = tmp_path / "run"
     shutil.copytree(run_of("mono"), run)
-    content = torch.load(run / DIFFUSION_FILE)
+    content = torch.load(run / DIFFUSION_FILE, weights_only=True)
     torch.save(content | {"vae_hash": "0" * 16}, run / DIFFUSION_FILE)
     flags = ["--preset", PRESETS["mono"], "--run-dir", str(run), "--output-dir", str(tmp_path / "out")]
     assert here("generate", "reconstruct", str(band / "song0.mid"), *flags).code == 0
@@ -351,6 +364,7 @@ def test_options_without_effect_are_refused(kind: str, flags: list[str], said: s
         ("melody_2bar_small", ["--mix", "0.1"], "--mix: has no effect on whole songs"),
         ("drums_2bar_small", ["--programs", "3"], "--programs: has no effect on drums"),
         ("melody_2bar_small", ["--kit", "roland"], "--kit: has no effect on lines"),
+        ("drums_2bar_small", ["--groove-spread"], "--groove-spread: has no effect on what is not played"),
         ("melody_2bar_small", ["--segment-feedback"], "--segment-feedback: has no effect on a flat decoder"),
         ("melody_2bar_small", ["--level-lengths", "8,8"], "make 64 steps, here there are 32"),
     ],
@@ -394,7 +408,7 @@ def test_without_its_token_file_it_says_that_copies_are_not_told(
     shutil.copytree(run_of("drums"), run)
     (run / TOKEN_FILE).unlink()
     (run / "tokens.json").unlink()
-    content = torch.load(run / VAE_FILE)
+    content = torch.load(run / VAE_FILE, weights_only=True)
     content["data"]["data"] = "nowhere"
     torch.save(content, run / VAE_FILE)
     result = here("generate", "--preset", PRESETS["drums"], "--run-dir", str(run), "--output-dir", str(tmp_path / "out"), "--seeds", "1")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import mido
@@ -20,7 +21,7 @@ from config import DataConfig, SongConfig, TokenizerConfig, UserError, parse_pro
 from family import corpus
 from family.corpus import find_songs, known_windows, load_windows, make_token_file, named_right, summary, transposed
 from family.drums import KITS
-from family.measures import nearest_windows
+from family.measures import KnownWindows
 from family.windows import given_steps, read_windows, to_pattern, windows_to_midi
 from midi_utils import MidiError, parse_midi
 
@@ -212,7 +213,7 @@ def test_files_are_as_long_as_their_bars_and_carry_their_markers() -> None:
     one = silent.copy()
     one[0] = 50
     for kind, steps in (("mono", one), ("drums", one), ("trio", np.stack([one, one, one], axis=1)), ("groove", np.zeros((32, 27)))):
-        file = mido.MidiFile(file=__import__("io").BytesIO(windows_to_midi([steps, steps], KINDS[kind], 120.0, (), ("a", "b"))))
+        file = mido.MidiFile(file=BytesIO(windows_to_midi([steps, steps], KINDS[kind], 120.0, (), ("a", "b"))))
         assert {sum(message.time for message in track) for track in file.tracks} == {file.ticks_per_beat * 16}
         if kind in ("mono", "trio"):
             assert [message.text for message in file.tracks[0] if message.type == "marker"] == ["a", "b"]
@@ -228,6 +229,8 @@ def test_what_the_encoder_is_given() -> None:
     taps = given_steps(groove, dataclasses.replace(KINDS["groove"], given="taps"))
     assert np.array_equal(taps[..., 2], groove[..., :9].max(axis=-1)) and not taps[..., [0, 1, 3, 4, 5, 6, 7, 8]].any()
     assert np.array_equal(taps[..., 11], groove[..., 9:18].max(axis=-1))  # the loudest hit's velocity
+    loudest = groove[..., 9:18].argmax(axis=-1)
+    assert np.array_equal(taps[..., 20], np.take_along_axis(groove[..., 18:], loudest[..., None], axis=-1)[..., 0])  # and its timing
     pattern = to_pattern(groove[0], KINDS["groove"])
     assert np.allclose(pattern.velocity, groove[0, :, 9:18]) and np.allclose(pattern.offset, groove[0, :, 18:])
     with pytest.raises(UserError, match="--given hits: is for --representation groove"):
@@ -416,11 +419,12 @@ def test_known_trios_in_any_key() -> None:
     other_bass[3, 1] += 1
     tokens = np.stack([trio, higher, other_bass])
     assert known_windows(tokens, np.array([0]), np.array([1, 2]), KINDS["trio"]).tolist() == [1]
-    nearest = nearest_windows(tokens, tokens[:1], KINDS["trio"])
+    known = KnownWindows(tokens[:1], KINDS["trio"])
+    nearest = known.nearest(tokens)
     assert nearest.copied[0] == nearest.copied[1] == 1 > nearest.copied[2]
     low = trio.copy()
     low[:, 1] = rng.integers(24, 36, 32)  # far below the melody, and another line
-    assert nearest_windows(low[None], tokens[:1], KINDS["trio"]).copied[0] < 0.95
+    assert known.nearest(low[None]).copied[0] < 0.95
 
 
 def test_known_windows_in_any_key() -> None:
