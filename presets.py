@@ -6,6 +6,7 @@ Precedence: default < preset < flag. Run `python presets.py` to see the presets.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -383,7 +384,9 @@ def require_preset(preset: str) -> None:
     Raises:
         UserError: there is no such preset.
     """
-    require(preset in PRESETS, f"--preset {preset}: choose from {', '.join(PRESETS)}")
+    near = difflib.get_close_matches(preset, PRESETS, n=3, cutoff=0.7)
+    meant = f"is it {' or '.join(near)}? There are" if near else "choose from"
+    require(preset in PRESETS, f"--preset {preset}: {meant} {', '.join(PRESETS)}")
 
 
 def _with(options: Script, differences: Mapping[str, Any]) -> Script:

@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sampled = [train.latents, train.prior_transpose]
     same = {
         "vae_hash": (vae_hash, f"the VAE {folder / VAE_FILE}"),
-        "data_hash": (data_hash, "the riffs"),
+        "data_hash": (data_hash, "the music that the VAE was trained on"),
         "table": (sampled, "--latents or --prior-transpose"),
     }
     state = find_state(files, DIFFUSION_KIND, options, same, processes)

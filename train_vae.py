@@ -1,4 +1,4 @@
-"""Train the riff VAE on a folder of two-bar riffs.
+"""Train a VAE: on a folder of two-bar riffs, or with a preset of the MusicVAE family on windows of whole songs.
 
     python train_vae.py [--data midi_riffs] [--preset riff_2bar] [--run-dir runs/riff_2bar] [--steps N] ...
 
@@ -188,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed, may_change=not begun)
     )
     data, held_out = examples.data, examples.data.held_out_tokens
+    noun = "window" if options.songs.songs else "riff"
     if processes.is_main:
         print(examples.summary)
 
@@ -200,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = dataclasses.asdict(options.model)
     same = {
         "tokenizer": (dataclasses.asdict(options.tokenizer), "the tokens"),
-        "data_hash": (data.fingerprint, f"the riffs in {data.folder}"),
+        "data_hash": (data.fingerprint, f"the {noun}s in {data.folder}"),
     }
     state = find_state(files, VAE_KIND, options, same, processes)
     step, best, inherited = 0, {"step": None, "objective": float("inf")}, None
@@ -300,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"stopped early: no improvement on the held-out songs since step {best['step']} (--patience {train.patience})")
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
         figures = final_figures(model, data.shown, train, device, apart=0.5 * options.songs.songs)
-        print_summary(figures, "window" if options.songs.songs else "riff")
+        print_summary(figures, noun)
         if "held out" in figures:
             share = figures["held out"]["onset_accuracy"]
             print(f"\nit gives back {share:.0%} of the notes of the held-out songs (onset accuracy, free-running)")

@@ -26,6 +26,10 @@ from steering.ways import way
 
 FOLDER = "windows"
 LONG_NAME = "generated_long.mid"
+COLUMNS = {  # of the table; offsets are in half steps, 1 is as late as a hit can be
+    "rest_ratio": "rests", "kick": "kick on 1, 3", "kick_elsewhere": "elsewhere", "snare": "snare on 2, 4", "snare_elsewhere": "elsewhere",
+    "offset_std": "offset spread", "offset_mean": "mean", "velocity_std": "velocity spread", "velocity_mean": "mean",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,17 +98,24 @@ def write_all(files: Sequence[Made], model: WindowModel, made_with: dict[str, An
         write_with_json(made.path, midi, {**made_with, **made.facts, "steps": steps})
 
 
-def print_table(labels: Sequence[str], steps: np.ndarray, model: WindowModel, nearest: NearestWindow) -> None:
-    """One line for each window."""
+def print_table(labels: Sequence[str], steps: np.ndarray, model: WindowModel, nearest: NearestWindow | None) -> None:
+    """One line for each window. nearest: None where nothing can be copied"""
     most = 20
     facts = [described(one[None], model.tokenizer) for one in steps]
-    names, width = model.names_of(nearest), max(map(len, labels))
-    print(f"{'':{width}s} " + " ".join(f"{name.replace('_', ' '):>16s}" for name in facts[0]) + "   copied  nearest training window")
-    for label, values, copied, name in list(zip(labels, facts, nearest.copied, names, strict=True))[:most]:
-        shown = " ".join("               -" if value is None else f"{value:16.3g}" for value in values.values())
-        print(f"{label:{width}s} {shown} {'-' if np.isnan(copied) else f'{copied:.0%}':>8s}  {name}")
+    first = max(map(len, labels))
+    heads = [f"{COLUMNS.get(name, name.replace('_', ' ')):>6s}" for name in facts[0]]
+    print(f"{'':{first}s}  " + "  ".join(heads) + ("  copied  nearest training window" if nearest is not None else ""))
+    beside = [""] * len(steps)
+    if nearest is not None:
+        shares = ["-" if np.isnan(share) else f"{share:.0%}" for share in nearest.copied]
+        beside = [f"  {share:>6s}  {name}" for share, name in zip(shares, model.names_of(nearest), strict=True)]
+    for label, values, more in list(zip(labels, facts, beside, strict=True))[:most]:
+        cells = ["-" if value is None else f"{value:.3g}" for value in values.values()]
+        print(f"{label:{first}s}  " + "  ".join(f"{cell:>{len(head)}s}" for cell, head in zip(cells, heads, strict=True)) + more)
     if len(labels) > most:
         print(f"   ... and {len(labels) - most} more")
+    if nearest is None:
+        return
     if model.windows is None:
         print("the token file that the model was trained on is gone or changed: how much is copied cannot be said")
         return
@@ -206,7 +217,7 @@ def write_reconstruction(options: Reconstruct, model: WindowModel) -> int:
     path = folder / f"{Path(file).stem}_{words}{seed}_{bpm:.0f}bpm.mid"
     files = [Made(path, tuple(made), markers, facts)]
     write_all(files, model, record_of(options, model, bpm, programs))
-    print_table(list(markers), made, model, model.known.nearest(made))
+    print_table(list(markers), made, model, model.known.nearest(made) if hits is None else None)  # the hits are the file's own
     if tokenizer.representation == "groove":
         for name, some in (("given", steps), ("played", made)):
             print(f"{name:7s} " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in playing(some).items()))
@@ -231,6 +242,11 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     if through is None and options.through == "diffusion":
         print("no diffusion model to go through: what lies on the arc is decoded as it is")
     bpm, programs = options.bpm or round(given[0].bpm, 3), programs_of(options, model, given)
+    first, last = (
+        f"bars {window.first_bar}-{window.first_bar + model.tokenizer.bars - 1} of {file}"
+        for file, window in zip(options.files, given, strict=True)
+    )
+    print(f"from {first} to {last}" + (" (--from-bar takes others)" if not options.from_bar else ""))
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
     stem = "_to_".join(Path(file).stem[:80] for file in options.files)
     facts = {"given": [facts_of(file, [window]) for file, window in zip(options.files, given, strict=True)]}
