@@ -239,7 +239,7 @@ class VAEConfig:
     z_size: int = 32  # size of the latent vector
     position_size: int = 16  # size of the embedding of a step's place in the bar and in the riff; 0 for none
     summary_size: int = 8  # numbers per step that the encoder hands to z's mean and variance, with their place; 0 for none
-    plan_size: int = 16  # numbers per step that the decoder reads off z for that step; 0 for none
+    plan_size: int = 16  # numbers per step that the decoder, or the conductor, reads off z for that step; 0 for none
     cell: Literal["gru", "lstm"] = "gru"  # of encoder, decoder and conductor
     encoder_layers: int = 1  # layers of the encoder
     decoder_layers: int = 1  # layers of the decoder, and of the conductor

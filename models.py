@@ -293,7 +293,8 @@ class HierarchicalDecoder(nn.Module):
     """p(x|z) in two levels: a conductor turns z into one vector for each segment, from which alone a core decoder writes the segment.
 
     Segments then depend on each other through z only, so z has to hold what the whole is about. With feedback the conductor is told the
-    state in which the core left the segment before, and the core goes on from its last step.
+    state in which the core left the segment before, and the core goes on from its last step. With a plan it is told at each segment what
+    a linear map of its own reads off z, and does not have to keep all of z in its state; without either it is told nothing, as published.
     """
 
     def __init__(self, model: VAEConfig, tokenizer: TokenizerConfig, embedding: StepEmbedding) -> None:
@@ -303,9 +304,10 @@ class HierarchicalDecoder(nn.Module):
         self.segments, self.length = model.levels
         self.feedback = model.segment_feedback
         self.core = Decoder(model, tokenizer, embedding, model.conductor_size, self.length)
-        told = self.core.layers.state_size + model.z_size if self.feedback else 1
+        self.plan = nn.Linear(model.z_size, self.segments * self.length * model.plan_size) if model.plan_size else None
+        told = self.length * model.plan_size + (self.core.layers.state_size + model.z_size if self.feedback else 0)
         self.conductor_state = nn.Linear(model.z_size, state_size(model.cell, model.conductor_size, model.decoder_layers))
-        self.conductor = Recurrent(model.cell, told, model.conductor_size, model.decoder_layers)
+        self.conductor = Recurrent(model.cell, max(1, told), model.conductor_size, model.decoder_layers)
 
     def shown(self, steps: Tensor, keep: Tensor | None = None) -> Tensor:
         """As Decoder.shown; without feedback, each segment begins with the start token."""
@@ -315,18 +317,25 @@ class HierarchicalDecoder(nn.Module):
         first = torch.arange(steps.shape[1], device=steps.device) % self.length == 0
         return where_steps(first.expand(len(steps), -1), self.core.embedding.start(len(steps)).unsqueeze(1), inputs)
 
+    def told(self, z: Tensor, ended: Tensor, segment: int | slice = slice(None)) -> Tensor:
+        """What the conductor is told at a segment, or at all of them. z: [B, Z]; ended: [B, S], the core's state -> [B, (K,) told]"""
+        parts = [self.plan(z).unflatten(1, (self.segments, -1))[:, segment]] if self.plan is not None else []
+        parts += [ended, z] if self.feedback else []
+        shape = (self.segments, 1) if isinstance(segment, slice) else (1,)
+        return torch.cat(parts, dim=-1) if parts else z.new_zeros(len(z), *shape)
+
     def forward(self, z: Tensor, inputs: Tensor, input_mask: Tensor | None = None, output_mask: Tensor | None = None) -> Tensor:
         """As Decoder.forward."""
         steps = masked(self.core.embedding(inputs), input_mask).unflatten(1, (self.segments, self.length))  # [B, K, L, E + P]
         state = torch.tanh(self.conductor_state(z))
         if not self.feedback:
-            embeddings, _ = self.conductor(z.new_zeros(len(z), self.segments, 1), state)  # [B, K, conductor's H]
+            embeddings, _ = self.conductor(self.told(z, state), state)  # [B, K, conductor's H]
             outputs, _ = self.core.run(embeddings.flatten(0, 1), steps.flatten(0, 1))  # [B * K, L, H]
             output = outputs.unflatten(0, (len(z), self.segments)).flatten(1, 2)  # [B, T, H]
             return self.core.logits(masked(output, output_mask))
         ended, outputs = z.new_zeros(len(z), self.core.layers.state_size), []
         for segment in range(self.segments):
-            embedding, state = self.conductor(torch.cat([ended, z], dim=-1).unsqueeze(1), state)
+            embedding, state = self.conductor(self.told(z, ended, segment).unsqueeze(1), state)
             some, ended = self.core.run(embedding[:, 0], steps[:, segment])
             outputs.append(some)
         return self.core.logits(masked(torch.cat(outputs, dim=1), output_mask))
@@ -343,8 +352,8 @@ class HierarchicalDecoder(nn.Module):
         """As Decoder.step."""
         core, conductor, embedding = state.split([self.core.layers.state_size, self.conductor.state_size, self.core.z_size], dim=1)
         if t % self.length == 0:
-            told = torch.cat([core, shares.from_z], dim=1) if self.feedback else core.new_zeros(len(core), 1)
             weights = self.conductor.weights
+            told = self.told(shares.from_z, core, t // self.length)
             embedding, conductor = self.conductor.step(F.linear(told, weights.weight_ih_l0, weights.bias_ih_l0), conductor)
             core = torch.tanh(self.core.first_state(embedding))
             if not self.feedback:

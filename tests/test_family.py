@@ -30,6 +30,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "hierarchical": {"level_lengths": "4,4"},
     "hierarchical gru, plan": {"level_lengths": "2,8", "cell": "gru", "plan_size": 3},
     "hierarchical, feedback": {"level_lengths": "4,4", "segment_feedback": True, "decoder_layers": 2},
+    "hierarchical, feedback, plan": {"level_lengths": "4,4", "segment_feedback": True, "plan_size": 2},
 }
 EACH_KIND = pytest.mark.parametrize("tokenizer", KINDS.values(), ids=KINDS)
 EACH_DECODER = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
