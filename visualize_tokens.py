@@ -164,8 +164,9 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         with torch.inference_mode():
             again = reconstruct(vae, steps).numpy()
         made = sample_riffs(vae, diffusion, range(options.seed, options.seed + options.num_outputs), options.sample)[0]
-        columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), "reconstruction": list(again), "new": list(made)}
-        heading = f"real windows, their reconstructions, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
+        after = {"all": "reconstruction", "hits": "its score, played", "taps": "its taps, played"}[vae.tokenizer.given]
+        columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), after: list(again), "new": list(made)}
+        heading = f"real windows, what the model makes of them, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
     rows = max(map(len, columns.values()))
     high = {"trio": 3.2, "mono": 1.25}.get(vae.tokenizer.representation, 1.4)
     figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows + 0.6), dpi=110, layout="constrained")

@@ -86,10 +86,12 @@ STUDIES: dict[str, list[Run]] = {
     "melody": seeds("melody_2bar", "melody_2bar_small", "melody", 3, published=".986 -> .951"),
     "trio": [Run("trio_16bar", "trio_16bar_small", "songs", published="melody .848 -> .753, bass .880 -> .773, drums .912 -> .863")],
     "long": [
-        *seeds("drums_16bar_flat", "drums_16bar_flat_small", "drums", 3, published=".884 -> .549"),
-        *seeds("drums_16bar_hier", "drums_16bar_hier_small", "drums", 3, published=".928 -> .879"),
         *seeds("melody_16bar_flat", "melody_16bar_flat_small", "melody", 3, published=".883 -> .620"),
         *seeds("melody_16bar_hier", "melody_16bar_hier_small", "melody", 3, published=".919 -> .812"),
+        *seeds("melody_16bar_plan", "melody_16bar_plan_small", "melody", 3),
+        *seeds("drums_16bar_flat", "drums_16bar_flat_small", "drums", 1, published=".884 -> .549"),
+        *seeds("drums_16bar_hier", "drums_16bar_hier_small", "drums", 1, published=".928 -> .879"),
+        *seeds("drums_16bar_plan", "drums_16bar_plan_small", "drums", 1),
     ],
 }  # fmt: skip
 

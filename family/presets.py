@@ -63,9 +63,10 @@ MEL_2_SMALL: Preset = {
     "train_vae.beta_anneal": 2000, "train_vae.word_dropout": 0.2,
 }
 PAPER_16 = PUBLISHED | BARS_16 | FREE_256
-SMALL_16: Preset = SMALL | BARS_16 | sizes(160, 1, 256, 1, 128) | {
-    "model.summary_size": 8, "train_vae.dropout": 0.1, "train_vae.beta": 0.05, "train_vae.steps": 3000,
+SMALL_16: Preset = SMALL | BARS_16 | FREE_256 | sizes(160, 1, 256, 1, 128) | {
+    "model.summary_size": 8, "train_vae.dropout": 0.1, "train_vae.beta": 0.2, "train_vae.steps": 2000,
 }
+PLAN: Preset = {"model.plan_size": 8}
 DOCUMENT = FREE_48 | HIER_4 | sizes(512, 1, 256, 2, 256, conductor=256)
 DOCUMENT_SMALL: Preset = SMALL | BARS_4 | HIER_4 | FREE_48 | sizes(192, 1, 256, 1, 128, conductor=192) | {
     "train_vae.beta": 0.2, "train_vae.beta_anneal": 0, "train_vae.dropout": 0.0, "train_vae.word_dropout": 0.0, "train_vae.steps": 12_000,
@@ -85,20 +86,22 @@ FAMILY: dict[str, Preset] = {
     "melody_4bar_hier": PUBLISHED | MELODY | BARS_4 | DOCUMENT,
     "melody_16bar_flat_small": SMALL_16 | MELODY,
     "melody_16bar_flat": PAPER_16 | MELODY | sizes(2048, 2, 2048, 3, 512),
-    "melody_16bar_hier_small": SMALL_16 | MELODY | HIER_16,
+    "melody_16bar_hier_small": SMALL_16 | MELODY | HIER_16 | PLAN,
+    "melody_16bar_plan_small": SMALL_16 | MELODY | PLAN,
     "melody_16bar_hier": PAPER_16 | MELODY | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024),
     "drums_2bar_small": SMALL | DRUMS | BARS_2 | sizes(192, 1, 256, 1, 64),
     "drums_2bar": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(512, 1, 256, 2, 256),
     "drums_2bar_big": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(2048, 1, 2048, 3, 512),
     "drums_4bar_hier_v1_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | {"train_vae.steps": 36_000},  # three times the windows of v2
     "drums_4bar_hier_v1": PUBLISHED | DRUMS | BARS_4 | SAMPLED | DOCUMENT | FEEDBACK | {"model.z_size": 512},
-    "drums_4bar_hier_v2_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | ROCK,
+    "drums_4bar_hier_v2_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | ROCK | {"train_vae.steps": 16_000},
     "drums_4bar_hier_v2": PUBLISHED | DRUMS | BARS_4 | SAMPLED | DOCUMENT | FEEDBACK | ROCK | {"model.z_size": 512},
     "drums_4bar_hier_v3_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | ROCK | {"model.z_size": 64},
     "drums_4bar_hier_v3": PUBLISHED | DRUMS | BARS_4 | SAMPLED | DOCUMENT | FEEDBACK | ROCK,
     "drums_16bar_flat_small": SMALL_16 | DRUMS,
     "drums_16bar_flat": PAPER_16 | DRUMS | sizes(2048, 2, 2048, 3, 512),
-    "drums_16bar_hier_small": SMALL_16 | DRUMS | HIER_16,
+    "drums_16bar_hier_small": SMALL_16 | DRUMS | HIER_16 | PLAN,
+    "drums_16bar_plan_small": SMALL_16 | DRUMS | PLAN,
     "drums_16bar_hier": PAPER_16 | DRUMS | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024),
     "groove_2bar_small": GROOVAE_SMALL | BARS_2,
     "groove_2bar": GROOVAE | BARS_2,
@@ -110,6 +113,6 @@ FAMILY: dict[str, Preset] = {
     "groove_4bar": GROOVAE | BARS_4,
     "groove_4bar_hier_small": GROOVAE_SMALL | BARS_4 | HIER_4 | {"model.conductor_size": 192},
     "groove_4bar_hier": GROOVAE | BARS_4 | DOCUMENT | {"train_vae.dropout": 0.0},
-    "trio_16bar_small": SMALL_16 | TRIO | HIER_16,
+    "trio_16bar_small": SMALL_16 | TRIO | HIER_16 | PLAN,
     "trio_16bar": PAPER_16 | TRIO | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024) | {"train_vae.batch_size": 256},
 }
