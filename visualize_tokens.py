@@ -27,7 +27,7 @@ from dataset import RiffData, load_riffs, read_file_riffs
 from files import save_picture
 from guitar.tab import board_for
 from midi_utils import MidiError, Riff
-from output.pictures import LINE, draw_riff, draw_tab, draw_window
+from output.pictures import LINE, draw_riff, draw_tab, draw_window, parts_of
 from presets import TrainVAE, preset_options, require_preset
 
 REAL, MADE = "#1f3b57", "#d1603d"
@@ -167,13 +167,14 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         after = {"all": "reconstruction", "hits": "its score, played", "taps": "its taps, played"}[vae.tokenizer.given]
         columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), after: list(again), "new": list(made)}
         heading = f"real windows, what the model makes of them, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
-    rows = max(map(len, columns.values()))
-    high = {"trio": 3.2, "mono": 1.25}.get(vae.tokenizer.representation, 1.4)
-    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows + 0.6), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(rows, len(columns))
+    rows, parts = max(map(len, columns.values())), parts_of(vae.tokenizer)
+    high = 1.25 if vae.tokenizer.representation in ("mono", "trio") else 1.4
+    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows * parts + 0.6), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows * parts, len(columns))
     for at, (name, some) in enumerate(columns.items()):
         for row, one in enumerate(some):
-            draw_window(figure, grid[row, at], one, vae.tokenizer, name.strip())
+            axes = [figure.add_subplot(grid[row * parts + part, at]) for part in range(parts)]
+            draw_window(axes, one, vae.tokenizer, name.strip())
     figure.suptitle(heading, fontsize=9)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,18 +15,20 @@ from midi_utils import pitch_class_name, pitch_name, tokens_to_notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ONSET, HELD, LINE = "#1f3b57", "#8fb3d1", "#b9b9b9"
+NAME_HEIGHT = 7.0  # points that the name of a pitch takes
+MOST_BEATS_SHOWN = 8  # bars; of longer windows bar lines alone are drawn
 
 
 def _dress(axes: Axes, tokenizer: TokenizerConfig, title: str) -> None:
     """Bar lines and beats behind the music, a title above it, and nothing else around it."""
     axes.set_xticks([])
     axes.tick_params(length=0)
-    for beat in range(0, tokenizer.steps, tokenizer.steps_per_beat):
-        at_bar = beat % tokenizer.steps_per_bar == 0
-        axes.axvline(beat, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar else 0.4, zorder=0)
+    beats = tokenizer.bars <= MOST_BEATS_SHOWN
+    for step in range(0, tokenizer.steps, tokenizer.steps_per_beat if beats else tokenizer.steps_per_bar):
+        at_bar = step % tokenizer.steps_per_bar == 0
+        axes.axvline(step, color="#444444" if at_bar else LINE, linewidth=0.9 if at_bar and beats else 0.4, zorder=0)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=6.5, loc="left", pad=2, parse_math=False)
@@ -42,9 +45,10 @@ def draw_riff(axes: Axes, tokens: np.ndarray, tokenizer: TokenizerConfig, title:
     half = max(7.0, (high - low) / 2 + 1.5)  # at least an octave, so that a small interval does not look like a leap
     axes.set_ylim(middle - half, middle + half)
     axes.set_xlim(0, tokenizer.steps)
-    used: list[int] = []
+    height = 72 * axes.get_figure().get_figheight() * axes.get_position().height  # points
+    apart, used = 2 * half / max(1, height / NAME_HEIGHT), list[int]()
     for value in sorted(set(pitch.tolist())):  # names of neighbouring semitones would overlap
-        if not used or value - used[-1] > half / 7:
+        if not used or value - used[-1] > apart:
             used.append(value)
     axes.set_yticks(used, [pitch_name(value) for value in used], fontsize=5)
     if not len(pitch):
@@ -86,16 +90,21 @@ def draw_drums(axes: Axes, steps: np.ndarray, tokenizer: TokenizerConfig, title:
     _dress(axes, tokenizer, title)
 
 
-def draw_window(figure: Figure, place, steps: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:
-    """A window of any representation. place: a SubplotSpec of the figure; steps: see family.windows"""
+def parts_of(tokenizer: TokenizerConfig) -> int:
+    """Axes that a window takes, one below the other."""
+    return len(TRIO_PARTS) if tokenizer.representation == "trio" else 1
+
+
+def draw_window(axes: Sequence[Axes], steps: np.ndarray, tokenizer: TokenizerConfig, title: str = "") -> None:
+    """A window of any representation. axes: parts_of it; steps: see family.windows"""
     line = dataclasses.replace(tokenizer, representation="mono", given="all")
     if tokenizer.representation == "mono":
-        draw_riff(figure.add_subplot(place), steps.astype(np.int64), line, title)
+        draw_riff(axes[0], steps.astype(np.int64), line, title)
     elif tokenizer.representation in ("drums", "groove"):
-        draw_drums(figure.add_subplot(place), steps, tokenizer, title)
+        draw_drums(axes[0], steps, tokenizer, title)
     else:
         drums = dataclasses.replace(tokenizer, representation="drums")
-        for i, (name, row) in enumerate(zip(TRIO_PARTS, place.subgridspec(3, 1, hspace=0.3), strict=True)):
-            axes, heading = figure.add_subplot(row), f"{title}: {name}" if i == 0 else name
-            draw = (draw_riff, draw_riff, draw_drums)[i]
-            draw(axes, steps[:, i].astype(np.int64), drums if i == 2 else line, heading)
+        for i, name in enumerate(TRIO_PARTS):
+            heading = f"{title}: {name}" if title and i == 0 else name
+            draw = draw_drums if name == "drums" else draw_riff
+            draw(axes[i], steps[:, i].astype(np.int64), drums if name == "drums" else line, heading)
