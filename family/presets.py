@@ -62,14 +62,16 @@ MEL_2_SMALL: Preset = {
     "model.plan_size": 32, "model.summary_size": 16, "train_vae.lr": 1e-3, "train_vae.steps": 10_500, "train_vae.beta": 0.5,
     "train_vae.beta_anneal": 2000, "train_vae.word_dropout": 0.2,
 }
+MEL_4_SMALL = MEL_2_SMALL | {"model.plan_size": 16, "train_vae.steps": 6000}
 PAPER_16 = PUBLISHED | BARS_16 | FREE_256
 SMALL_16: Preset = SMALL | BARS_16 | FREE_256 | sizes(160, 1, 256, 1, 128) | {
     "model.summary_size": 8, "train_vae.dropout": 0.1, "train_vae.beta": 0.2, "train_vae.steps": 2000,
 }
 PLAN: Preset = {"model.plan_size": 8}
-DOCUMENT = FREE_48 | HIER_4 | sizes(512, 1, 256, 2, 256, conductor=256)
+DOCUMENT = FREE_48 | HIER_4 | sizes(512, 1, 256, 2, 256, conductor=256) | {"dataset.holdout": 0.0}  # those held nothing out
 DOCUMENT_SMALL: Preset = SMALL | BARS_4 | HIER_4 | FREE_48 | sizes(192, 1, 256, 1, 128, conductor=192) | {
-    "train_vae.beta": 0.2, "train_vae.beta_anneal": 0, "train_vae.dropout": 0.0, "train_vae.word_dropout": 0.0, "train_vae.steps": 12_000,
+    "dataset.holdout": 0.0, "train_vae.beta": 0.2, "train_vae.beta_anneal": 0, "train_vae.dropout": 0.0, "train_vae.word_dropout": 0.0,
+    "train_vae.steps": 12_000,
 }
 GROOVAE = PUBLISHED | GROOVE | FREE_48 | sizes(512, 1, 256, 2, 256) | {"train_vae.dropout": 0.7}
 GROOVAE_SMALL: Preset = SMALL | GROOVE | FREE_48 | sizes(192, 1, 256, 1, 128) | {
@@ -82,7 +84,7 @@ FAMILY: dict[str, Preset] = {
     "melody_2bar_small": SMALL | MELODY | BARS_2 | sizes(256, 1, 384, 1, 64) | MEL_2_SMALL,
     "melody_2bar": MEL_2 | sizes(512, 1, 256, 2, 256),
     "melody_2bar_big": MEL_2 | sizes(2048, 1, 2048, 3, 512) | {"train_vae.beta": 0.5},
-    "melody_4bar_hier_small": DOCUMENT_SMALL | MELODY,
+    "melody_4bar_hier_small": SMALL | MELODY | BARS_4 | HIER_4 | sizes(192, 1, 256, 1, 96, conductor=192) | MEL_4_SMALL,
     "melody_4bar_hier": PUBLISHED | MELODY | BARS_4 | DOCUMENT,
     "melody_16bar_flat_small": SMALL_16 | MELODY,
     "melody_16bar_flat": PAPER_16 | MELODY | sizes(2048, 2, 2048, 3, 512),
@@ -112,7 +114,7 @@ FAMILY: dict[str, Preset] = {
     "groove_4bar_small": GROOVAE_SMALL | BARS_4,
     "groove_4bar": GROOVAE | BARS_4,
     "groove_4bar_hier_small": GROOVAE_SMALL | BARS_4 | HIER_4 | {"model.conductor_size": 192},
-    "groove_4bar_hier": GROOVAE | BARS_4 | DOCUMENT | {"train_vae.dropout": 0.0},
+    "groove_4bar_hier": GROOVAE | BARS_4 | DOCUMENT | {"train_vae.dropout": 0.0, "dataset.holdout": 0.1},
     "trio_16bar_small": SMALL_16 | TRIO | HIER_16 | PLAN,
     "trio_16bar": PAPER_16 | TRIO | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024) | {"train_vae.batch_size": 256},
 }
