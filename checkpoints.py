@@ -305,12 +305,15 @@ def load_same_windows(
     """
     token_file = Path(path).parent / TOKEN_FILE
     data = _data_config(vae_content, "", path)
-    if not data.data.endswith(".npy") and token_file.exists():
+    if token_file.exists() and not (data.data.endswith(".npy") and Path(data.data).exists()):
         data = dataclasses.replace(data, data=str(token_file))
     elif folder:
         data = dataclasses.replace(data, data=folder)
-    if not may_make and not (data.data.endswith(".npy") and Path(data.data).exists()):
-        raise UserError(f"{token_file}: is gone; `python train_diffusion.py --data FOLDER` makes it anew from the songs")
+    made = data.data.endswith(".npy")
+    if not (Path(data.data).exists() if made else may_make):
+        raise UserError(
+            f"{data.data if made else token_file}: is gone; `python train_diffusion.py --data FOLDER` makes it anew from the songs"
+        )
     windows = load_windows(data, songs_config(vae_content, path), tokenizer, token_file, may_change=False)
     if windows.fingerprint != vae_content["data_hash"]:
         raise UserError(

@@ -353,7 +353,7 @@ class DiffusionTrainConfig:
     warmup: int = 50  # steps over which the learning rate rises from 0
     grad_clip: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0  # decoupled weight decay (AdamW)
-    latents: int = 8192  # riffs encoded to train on, mixed and rotated like the VAE's; at least one for each riff
+    latents: int = 8192  # riffs encoded to train on, mixed as for the VAE, at least one for each riff; of more windows of songs a choice
     prior_transpose: int = 0  # transpose those riffs by up to so many semitones; 0 keeps the keys and registers they were written in
     ema_decay: float = 0.99  # decay of the averaged weights that sampling uses
     unconditional: float = 0.3  # share of examples that hide all conditions; of the others each shows a condition with even chances

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -51,4 +51,9 @@ def load_examples(
     def batch(step: int, size: int) -> np.ndarray:
         return windows.batch(order.batch(step, size)[0], [seed, step])
 
-    return Examples(windows, batch, len(still), corpus.summary(windows), windows.songs_config, nothing)
+    cut = windows.songs_config
+    other = [
+        f"--{f.name.replace('_', '-')} {getattr(cut, f.name)}" for f in fields(songs) if getattr(cut, f.name) != getattr(songs, f.name)
+    ]
+    summary = corpus.summary(windows) + (f"\n      {data.data} was made with {', '.join(other)}: that counts here" if other else "")
+    return Examples(windows, batch, len(still), summary, cut, nothing)

@@ -171,20 +171,30 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
             ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
             if getattr(ours, name, None) != getattr(theirs, name, None):
                 raise UserError(f"--{name.replace('_', '-')}: has no effect on {what}; leave it out")
-    if len(seeds) > 1 and (options.MODE == "reconstruct" or getattr(options, "through", "") == "direct"):
+    same = (options.MODE == "reconstruct" and not plays_anew(options)) or getattr(options, "through", "") == "direct"
+    if len(seeds) > 1 and same:
         raise UserError(f"{options.MODE}: makes the same for every seed; leave out --num-outputs and --seeds, or give one")
     if lm and options.sample.temperature == 0 and len(seeds) > 1:
         raise UserError("--temperature 0: makes the same for every seed; give --num-outputs 1, or a temperature above 0")
 
 
+def plays_anew(options: Generate) -> bool:
+    """Whether a model plays a score or taps otherwise for every seed: what it draws is how, or what, is struck."""
+    if not is_of_windows(options.preset):
+        return False
+    trained = preset_options(TrainVAE, options.preset)
+    return trained.tokenizer.given == "taps" or (trained.tokenizer.given == "hits" and trained.model.groove_spread)
+
+
 def idle_in(options: Generate) -> tuple[str, ...]:
     """Options that mean nothing to a mode, as section.name."""
-    if options.MODE == "reconstruct":  # scores and taps are played, which is drawn
-        plays = preset_options(TrainVAE, options.preset).tokenizer.given != "all"
-        return (*ASKED, *(name for name in DRAWN if not (plays and name == "sample.temperature")))
+    by_windows = ("sample.rest_penalty", "sample.eta") if is_of_windows(options.preset) else ()  # they decode without rules
+    if options.MODE == "reconstruct":
+        drawn = tuple(name for name in DRAWN if name != "sample.temperature") if plays_anew(options) else DRAWN
+        return (*ASKED, *drawn, *by_windows, *(DIFFUSION_ALONE if by_windows else ()))
     if isinstance(options, Interpolate):
         direct = (".strength",) if options.through == "direct" else ()
-        return (*ASKED, *DRAWN, *direct, "steer.attribute", "sample.eta")
+        return (*ASKED, *DRAWN, *direct, *by_windows, "steer.attribute", "sample.eta")
     if isinstance(options, Arrange) and options.files:
         return ("steer.start_note", "steer.end_note", "steer.onsets")
     if isinstance(options, Answer):

@@ -21,6 +21,7 @@ from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, Toke
 DRUMS = len(DRUM_CLASSES)
 FIRST_SPREAD = 0.3  # of velocities and offsets, before training
 SOFTEST = 1 / 127  # velocity of a hit
+LEAST_LOG_SPREAD = math.log(1 / 127)  # finer than MIDI is nothing; of drums that nobody played a density would have no upper bound
 
 
 class StepEmbedding(nn.Module, ABC):
@@ -284,7 +285,8 @@ class GrooveEmbedding(StepEmbedding):
         hit_nats = F.binary_cross_entropy_with_logits(hit_logits, hits, reduction="none").sum(dim=-1)
         if self.log_spread is None:
             return [hit_nats, *(error.square().sum(dim=-1) for error in errors)]
-        return [hit_nats, *(normal_nats(error, hits, spread) for error, spread in zip(errors, self.log_spread, strict=True))]
+        spreads = self.log_spread.clamp(min=LEAST_LOG_SPREAD)
+        return [hit_nats, *(normal_nats(error, hits, spread) for error, spread in zip(errors, spreads, strict=True))]
 
     def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         hits, velocities, offsets = self.part_nats(logits, steps)
@@ -296,8 +298,12 @@ class GrooveEmbedding(StepEmbedding):
     def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
         return (predicted[..., :DRUMS] == steps[..., :DRUMS]).all(dim=-1)
 
-    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        return self.played(logits, uniform[..., :DRUMS] < logits[..., :DRUMS].sigmoid(), uniform)
+    def draw(self, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
+        """As StepEmbedding.draw, at any temperature."""
+        if temperature == 0:
+            return self.likeliest(logits)
+        hits = uniform[..., :DRUMS] < (logits[..., :DRUMS] / max(temperature, 1e-6)).sigmoid()
+        return self.played(logits, hits, uniform, temperature)
 
     def played(self, logits: Tensor, hits: Tensor, uniform: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck.
@@ -311,7 +317,7 @@ class GrooveEmbedding(StepEmbedding):
         velocities, offsets = loud.sigmoid(), late.tanh()
         if uniform is not None and self.log_spread is not None:
             normal = torch.special.ndtri(uniform[..., DRUMS:].clamp(1e-4, 1 - 1e-4)).unflatten(-1, (2, DRUMS + 1))
-            own, shared = (temperature * normal * self.log_spread.exp()).split([DRUMS, 1], dim=-1)
+            own, shared = (temperature * normal * self.log_spread.clamp(min=LEAST_LOG_SPREAD).exp()).split([DRUMS, 1], dim=-1)
             louder, later = (own + shared).unbind(dim=-2)
             velocities, offsets = (velocities + louder).clamp(SOFTEST, 1), (offsets + later).clamp(-1, 1)
         struck = hits.to(logits.dtype)

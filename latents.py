@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import TokenizerConfig
+from config import DRUM_CLASSES, TokenizerConfig
 from dataset import RiffData, augmented_batch, training_stream
 from family.corpus import WindowData
 from family.windows import given_steps
@@ -49,6 +49,11 @@ def as_steps(tokens: np.ndarray) -> Tensor:
 def encoder_steps(steps: Tensor, tokenizer: TokenizerConfig) -> Tensor:
     """What the encoder is given of some steps."""
     return steps if tokenizer.given == "all" else as_steps(given_steps(steps.numpy(), tokenizer))
+
+
+def given_hits(steps: Tensor, tokenizer: TokenizerConfig) -> Tensor | None:
+    """What is struck, where the model is given it and plays nothing else. steps: [..., T, 27] -> bool [..., T, 9]"""
+    return steps[..., : len(DRUM_CLASSES)] > 0.5 if tokenizer.given == "hits" else None
 
 
 def prior_windows(windows: WindowData, latents: int, seed: int) -> np.ndarray:

@@ -47,6 +47,13 @@ Script = TypeVar("Script")
 # ---------------------------------------------------------------- one dataclass per script; SECTIONS: where a preset's sections live
 
 
+# What is said of lines alone when songs are read, as section.name.
+LINES_ALONE = (
+    *(f"songs.{name}" for name in ("programs", "bass_programs", "track")),
+    *(f"dataset.{name}" for name in ("low", "high", "grid_tolerance", "max_off_grid", "transpose", "transpose_low", "transpose_high")),
+)
+
+
 @dataclass(frozen=True)
 class TrainVAE:
     """Train the riff VAE on a folder of two-bar riffs. Run the same command again to resume."""
@@ -85,7 +92,10 @@ class TrainVAE:
         idle = {
             "riffs": () if songs else tuple(f"songs.{f.name}" for f in dataclasses.fields(SongConfig)),
             "whole songs": ("dataset.mix", "dataset.rotate", "dataset.max_bars", "dataset.min_notes") if songs else (),
-            "drums": ("songs.programs", "songs.bass_programs", "songs.track", "dataset.transpose", "tokenizer.policy") if drums else (),
+            "drums": (*LINES_ALONE, "tokenizer.policy", "tokenizer.hold_token") if drums else (),
+            "trios": ("tokenizer.policy",) if kind == "trio" else (),
+            "groove vectors": ("model.embed_size",) if kind == "groove" else (),
+            "a decoder that is always shown the truth": () if self.train.scheduled_sampling else ("train.sampling_rate",),
             "lines": ("songs.kit", "songs.bass_programs") if kind == "mono" else (),
             "what is not played": () if kind == "groove" else ("model.groove_spread",),
             "a flat decoder": () if hier else ("model.segment_feedback", "model.conductor_size"),
@@ -197,7 +207,7 @@ class FromRiff(Generate):
     files: tyro.conf.Positional[tuple[str, ...]] = ()  # the MIDI file of the riff
     from_bar: int = 0  # where the riff begins in its file, counted from 1; 0: the first riff there
     track: str = ""  # models of windows: the line to read, by number or a part of its name, where several would do
-    kit: Literal["general", "roland"] = "general"  # models of drums: which drum each pitch of the file is
+    kit: Literal["as_trained", "general", "roland"] = "as_trained"  # models of drums: which drum each pitch of the file is
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 8  # how many, with the seeds --seed, --seed + 1, ...
     max_copy: float = 1.0  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
 
@@ -215,11 +225,13 @@ class FromRiff(Generate):
 
 @dataclass(frozen=True)
 class Reconstruct(FromRiff):
-    """A riff as the model hears it: encoded, and decoded to the likeliest notes."""
+    """A riff as the model hears it: encoded, and decoded to the likeliest notes. Models of a score or of taps play it."""
 
     MODE: ClassVar[str] = "reconstruct"
 
-    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 1  # 1: it is the same for every seed
+    num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = (
+        1  # 1: it is the same for every seed, but for models that play a score or taps
+    )
 
 
 @dataclass(frozen=True)
@@ -335,7 +347,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Presets that this word stands in are language models: train_lm.py trains them.
 _LM_WORD = "lm.tokens"
 
-# What starting from trained weights changes, on top of a preset: less to learn, and more to lose.
+# What starting from trained weights changes, on top of a preset of riffs: less to learn, and more to lose.
 FINE_TUNING: dict[str, Any] = {
     "train_vae.steps": 300, "train_vae.lr": 2e-4, "train_vae.beta_anneal": 0, "train_vae.word_dropout": 0.4, "train_vae.beta": 1.0,
     "train_run.eval_interval": 25,
@@ -359,7 +371,7 @@ def preset_options(script: type[Script], preset: str, init_from: str = "") -> Sc
     if script is TrainLM and not is_language_model(preset):
         raise UserError(f"--preset {preset}: is no language model; train it with train_vae.py and train_diffusion.py")
     options = _with(script(preset=preset), PRESETS[preset])  # type: ignore[call-arg]
-    if script is TrainVAE and (init_from or options.train.init_from) != "none":
+    if script is TrainVAE and (init_from or options.train.init_from) != "none" and not is_of_windows(preset):
         options = _with(options, FINE_TUNING)
     return options
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
-from heads import DRUMS, GrooveEmbedding, TokenEmbedding, inverse_cdf
-from latents import encoder_steps
+from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
+from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
 from models import MusicVAE
 from steering.rules import RiffRules
@@ -131,8 +131,11 @@ def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig
             before = _draw_tokens(vae.embedding, vae.tokenizer, logits, before, uniform[:, t], sample)
         else:
             assert isinstance(vae.embedding, GrooveEmbedding)
-            struck = _draw_hits(logits, uniform[:, t], sample.temperature) if hits is None else hits[:, t]
-            before = vae.embedding.played(logits, struck, uniform[:, t] if sample.temperature else None, sample.temperature)
+            before = (
+                vae.embedding.draw(logits, uniform[:, t], sample.temperature)
+                if hits is None
+                else vae.embedding.played(logits, hits[:, t], uniform[:, t] if sample.temperature else None, sample.temperature)
+            )
         made.append(before)
     return torch.stack(made, dim=1)
 
@@ -151,12 +154,6 @@ def _draw_tokens(
     return embedding.join(drawn)
 
 
-def _draw_hits(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """What is struck on one step. logits: [B, 27]; uniform: [B, 9 or more] -> bool [B, 9]"""
-    hits = logits[:, :DRUMS]
-    return hits > 0 if temperature == 0 else uniform[:, :DRUMS] < (hits / max(temperature, 1e-6)).sigmoid()
-
-
 @torch.inference_mode()
 def reconstruct(vae: MusicVAE, steps: Tensor, z: Tensor | None = None, temperature: float = 0.0, seed: int = 0) -> Tensor:
     """Free-running reconstruction: music decoded from its posterior mean (or a given z), each step fed back; given scores are played.
@@ -171,7 +168,7 @@ def reconstruct(vae: MusicVAE, steps: Tensor, z: Tensor | None = None, temperatu
     device = next(vae.parameters()).device
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     uniform = torch.from_numpy(rng.random((*steps.shape[:2], vae.embedding.draws), dtype=np.float32))
-    hits = steps[..., :DRUMS] > 0.5 if vae.tokenizer.given == "hits" else None
+    hits = given_hits(steps, vae.tokenizer)
     parts = []
     for first in range(0, len(steps), 1024):
         some = slice(first, first + 1024)

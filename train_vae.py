@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_weights(model, read_checkpoint(files.best, VAE_KIND)["weights"], files.best)
         figures = final_figures(model, data.shown, train, device, apart=0.5 * options.songs.songs)
         print_summary(figures, noun)
-        if "held out" in figures:
+        if "onset_accuracy" in figures.get("held out", {}):
             share = figures["held out"]["onset_accuracy"]
             print(f"\nit gives back {share:.0%} of the notes of the held-out songs (onset accuracy, free-running)")
         remark = fine_tuning_remark(training.read_log(files.log), best)

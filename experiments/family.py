@@ -222,7 +222,7 @@ def table(found: Sequence[Figures]) -> str:
     for one in found:
         side = "held out" if "held out" in one.figures else "train"
         digits = {"reconstruction": 1, "kl": 1, "negative_elbo": 1}
-        values = " | ".join(f"{one.figures[side][key]:.{digits.get(key, 3)}f}" for key in COLUMNS)
+        values = " | ".join(f"{one.figures[side][key]:.{digits.get(key, 3)}f}" if key in one.figures[side] else "" for key in COLUMNS)
         name = f"{one.run.name} (`{one.run.preset}`{' on what it trained on' if side == 'train' else ''})"
         loss = f"{one.loss:.3g} (first {one.first_loss:.3g})"
         lines.append(f"| {name} | {one.windows} | {one.minutes:.0f} | {loss} | {values} | {one.run.published} |")

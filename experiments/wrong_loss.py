@@ -30,9 +30,11 @@ def one_class(self: GrooveEmbedding, logits: Tensor) -> Tensor:
     return torch.cat([winner[..., :DRUMS], torch.zeros_like(winner[..., DRUMS:])], dim=-1)
 
 
-def drawn_class(self: GrooveEmbedding, logits: Tensor, uniform: Tensor) -> Tensor:
+def drawn_class(self: GrooveEmbedding, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
     """The same with one of the 27 drawn. logits: [B, 27]; uniform: [B, 9], of which the first is used"""
-    drawn = inverse_cdf(logits.softmax(dim=-1), uniform[:, 0])
+    if temperature == 0:
+        return one_class(self, logits)
+    drawn = inverse_cdf((logits / temperature).softmax(dim=-1), uniform[:, 0])
     return one_class(self, F.one_hot(drawn, logits.shape[-1]).to(logits.dtype))
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from config import DRUM_CLASSES, HOLD, REST, TokenizerConfig
-from family.drums import from_tokens
-from measures.metrics import first_pitch
+from config import DRUM_CLASSES, TokenizerConfig
+from family.drums import to_tokens
+from measures.metrics import first_pitch, onset_mask
 from measures.novelty import LookUp
 
 KICK, SNARE = DRUM_CLASSES.index("kick"), DRUM_CLASSES.index("snare")
-CHUNK = 4096  # training windows compared at a time
+CHUNK = 4096  # training windows looked at a time
 
 
 # ---------------------------------------------------------------- copies
@@ -35,45 +36,61 @@ class KnownWindows:
     """
 
     def __init__(self, tokens: np.ndarray, tokenizer: TokenizerConfig) -> None:
-        self.tokens, self.tokenizer = tokens, tokenizer
+        self.tokenizer, self.count = tokenizer, len(tokens)
+        parts = [onsets_of(tokens[at : at + CHUNK], tokenizer) for at in range(0, len(tokens), CHUNK)]
+        # step by step, so that the few steps on which something begins are rows next to each other
+        self._codes = [np.concatenate([part[i] for part in parts], axis=0).T.copy() for i in range(len(parts[0]))] if parts else []
+        self._sizes = sum((_begins(codes).sum(axis=0, dtype=np.int64) for codes in self._codes), np.zeros(self.count, dtype=np.int64))
 
     def nearest(self, steps: np.ndarray) -> NearestWindow:
         """steps: [windows, T] and more"""
-        ours = onsets_of(steps, self.tokenizer).astype(np.float32)
-        size = ours.sum(axis=1)
-        index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), -1.0)
-        for at in range(0, len(self.tokens), CHUNK):
-            theirs = onsets_of(self.tokens[at : at + CHUNK], self.tokenizer).astype(np.float32)
-            both = ours @ theirs.T
-            either = size[:, None] + theirs.sum(axis=1) - both
+        index, copied = np.zeros(len(steps), dtype=np.int64), np.full(len(steps), np.nan)
+        if not self.count:
+            return NearestWindow(index, copied)
+        ours = onsets_of(steps, self.tokenizer)
+        for i in range(len(steps)):
+            both, size = np.zeros(self.count, dtype=np.int64), 0
+            for theirs, all_codes in zip(self._codes, ours, strict=True):
+                begins = np.flatnonzero(all_codes[i])
+                codes = all_codes[i][begins, None]
+                both += _shared(theirs[begins], codes).sum(axis=0, dtype=np.int64)
+                size += int(_begins(codes).sum())
+            either = size + self._sizes - both
             share = np.where(either > 0, both / np.maximum(either, 1), 1.0)
-            best = share.argmax(axis=1)
-            here = share[np.arange(len(steps)), best]
-            index, copied = np.where(here > copied, best + at, index), np.maximum(here, copied)
-        return NearestWindow(index, copied if len(self.tokens) else np.full(len(steps), np.nan))
+            index[i] = share.argmax()
+            copied[i] = share[index[i]]
+        return NearestWindow(index, copied)
 
 
-def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
-    """Notes and hits as places in a row of yes and no: what sounds anew on which step. Lines are taken from their first note, so that a
-    copy in another key is a copy. bool [windows, places]"""
+def onsets_of(steps: np.ndarray, tokenizer: TokenizerConfig) -> list[np.ndarray]:
+    """What begins on each step, for each part: of lines the interval from the first note, so that a copy in another key is a copy, as a
+    negative number; of drums what is struck, as a drum token; 0 where nothing begins. int16 [windows, T] each"""
     kind = tokenizer.representation
     if kind == "groove":
-        return (steps[..., : len(DRUM_CLASSES)] > 0.5).reshape(len(steps), -1)
+        return [to_tokens(steps[..., : len(DRUM_CLASSES)] > 0.5).astype(np.int16)]
     if kind == "drums":
-        return from_tokens(steps).reshape(len(steps), -1)
-    if kind == "trio":
-        first = first_pitch(steps[..., 0].astype(np.int64))
-        lines = [_line_onsets(steps[..., i].astype(np.int64), first, 63) for i in (0, 1)]  # a bass lies far below
-        return np.concatenate([*lines, from_tokens(steps[..., 2]).reshape(len(steps), -1)], axis=1)
-    tokens = steps.astype(np.int64)
-    return _line_onsets(tokens, first_pitch(tokens))
+        return [steps.astype(np.int16)]
+    line = dataclasses.replace(tokenizer, representation="mono", given="all")
+    if kind == "mono":
+        tokens = steps.astype(np.int64)
+        return [_intervals(tokens, first_pitch(tokens), line)]
+    first = first_pitch(steps[..., 0].astype(np.int64))
+    lines = [_intervals(steps[..., i].astype(np.int64), first, line) for i in (0, 1)]
+    return [*lines, steps[..., 2].astype(np.int16)]
 
 
-def _line_onsets(tokens: np.ndarray, first: np.ndarray, most: int = 36) -> np.ndarray:
-    """most: semitones from the first note; notes further away count as those."""
-    sounds = (tokens != REST) & (tokens != HOLD)
-    interval = np.clip(tokens - first[:, None], -most, most) + most
-    return (sounds[..., None] & (interval[..., None] == np.arange(2 * most + 1))).reshape(len(tokens), -1)
+def _intervals(tokens: np.ndarray, first: np.ndarray, tokenizer: TokenizerConfig) -> np.ndarray:
+    return np.where(onset_mask(tokens, tokenizer), tokens - first[:, None] - 256, 0).astype(np.int16)  # -256 +- 127
+
+
+def _begins(codes: np.ndarray) -> np.ndarray:
+    """How many notes or hits begin: one of a line, of drums each that is struck."""
+    return np.where(codes < 0, 1, np.bitwise_count(codes))
+
+
+def _shared(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """How many of them are the same."""
+    return np.where(ours < 0, theirs == ours, np.bitwise_count(theirs & ours))
 
 
 # ---------------------------------------------------------------- drums

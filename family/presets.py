@@ -85,7 +85,7 @@ FAMILY: dict[str, Preset] = {
     "melody_2bar": MEL_2 | sizes(512, 1, 256, 2, 256),
     "melody_2bar_big": MEL_2 | sizes(2048, 1, 2048, 3, 512) | {"train_vae.beta": 0.5},
     "melody_4bar_hier_small": SMALL | MELODY | BARS_4 | HIER_4 | sizes(192, 1, 256, 1, 96, conductor=192) | MEL_4_SMALL,
-    "melody_4bar_hier": PUBLISHED | MELODY | BARS_4 | DOCUMENT,
+    "melody_4bar_hier": PUBLISHED | MELODY | BARS_4 | DOCUMENT | {"dataset.holdout": 0.1},
     "melody_16bar_flat_small": SMALL_16 | MELODY,
     "melody_16bar_flat": PAPER_16 | MELODY | sizes(2048, 2, 2048, 3, 512),
     "melody_16bar_hier_small": SMALL_16 | MELODY | HIER_16 | PLAN,

@@ -73,7 +73,8 @@ def final_figures(
     """Everything a reader wants to know of a trained VAE, for the training and the held-out music.
 
     Free-running figures decode from the posterior mean at temperature 0; the sampled ones from a draw of q(z|x) at temperature 1.
-    `onset_accuracy_other_z` decodes each riff from the z of another one: the distance to it says how much of the riff z carries.
+    `onset_accuracy_other_z` decodes each riff from the z of another one: the distance to it says how much of the riff z carries. Where
+    hits are given, there are errors of velocities (0..1) and offsets (half steps) instead, from the riff's own z and another's.
 
     Args:
         music: steps by what they are called; what is empty is passed over.
@@ -99,6 +100,12 @@ def final_figures(
             **{key: forced[key] for key in ("reconstruction", "kl", "negative_elbo")},
             "active_units": active_units(mu.cpu().numpy()),
             "accuracy": forced["accuracy"],
+        }
+        if model.tokenizer.given == "hits":  # those come back whatever the model does; how they are played is its own
+            errors = ("velocity_error", "offset_error")
+            figures[name] |= {f"free_{key}": free[key] for key in errors} | {f"{key}_other_z": other[key] for key in errors}
+            continue
+        figures[name] |= {
             "free_accuracy": free["accuracy"],
             "onset_accuracy": free["onset_accuracy"],
             "free_accuracy_sampled": sampled["accuracy"],
@@ -129,6 +136,8 @@ def print_summary(figures: dict[str, dict[str, float]], noun: str = "riff") -> N
     """All figures, one line each. noun: what they are of"""
     print(f"\n{'':38s}" + "".join(f"{name:>10s}" for name in figures))
     for key, label in FIGURE_LABELS.items():
+        if key not in figures["train"]:
+            continue
         print(f"{label.replace('riff', noun):38s}" + "".join(f"{columns[key]:10.3g}" for columns in figures.values()))
     for key in next(iter(figures.values())):
         if key not in FIGURE_LABELS:

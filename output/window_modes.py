@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from config import DRUM_CLASSES, SampleConfig, TokenizerConfig, UserError
+from config import SampleConfig, TokenizerConfig, UserError
 from dataset import plural
 from family.measures import NearestWindow, backbeat, playing
 from family.windows import Window, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
+from latents import as_steps, given_hits
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
 from midi_utils import MidiError, program_name
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
-from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, draw_original, sample_riffs
+from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, draw_original, random_numbers, sample_riffs
 from steering.ways import way
 
 FOLDER = "windows"
@@ -69,10 +70,10 @@ def programs_of(options: Generate, model: WindowModel, given: Sequence[Window] =
     return (options.program, *programs[1:]) if options.program >= 0 else programs
 
 
-def record_of(options: Generate, model: WindowModel, bpm: float, programs: Sequence[int]) -> dict[str, Any]:
-    """How the files of a call are made, for their JSON."""
+def record_of(options: Generate, sample: SampleConfig, model: WindowModel, bpm: float, programs: Sequence[int]) -> dict[str, Any]:
+    """How the files of a call are made, for their JSON. sample: as it was used"""
     sampled = ("prior", "sampling_steps", "eta", "temperature", "rest_penalty", "top_k", "top_p")
-    settings = {name: getattr(options.sample, name) for name in sampled}
+    settings = {name: getattr(sample, name) for name in sampled}
     settings["prior"] = "diffusion" if model.diffusion is not None else "normal"
     return {
         "mode": options.MODE,
@@ -151,7 +152,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
         files.append(Made(path, (steps[i],), (f"seed {seed}",), facts))
     parts = [{"seed": seed, "file": path.relative_to(output_dir).as_posix()} for seed, path in zip(seeds, paths, strict=True)]
     files.append(Made(output_dir / LONG_NAME, tuple(steps), tuple(f"seed {seed}" for seed in seeds), {"windows": parts}))
-    write_all(files, model, record_of(options, model, bpm, programs))
+    write_all(files, model, record_of(options, options.sample, model, bpm, programs))
     print_table([f"seed {seed}" for seed in seeds], steps, model, nearest)
     say_files(files, model, bpm, programs)
     prior = "the latent diffusion model" if model.diffusion is not None else "N(0, I): no diffusion model was trained, or --prior normal"
@@ -181,7 +182,8 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
     path = Path(file)
     if not path.is_file():
         raise UserError(f"{file}: there is no such file; give a MIDI file")
-    songs = dataclasses.replace(model.songs, hop=1, track=options.track, kit=options.kit, min_notes_per_bar=0.0)
+    kit = model.songs.kit if options.kit == "as_trained" else options.kit
+    songs = dataclasses.replace(model.songs, hop=1, track=options.track, kit=kit, min_notes_per_bar=0.0)
     try:
         windows, _ = read_windows(path, songs, model.data, model.tokenizer, one_line=True)
     except MidiError as error:
@@ -195,38 +197,46 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
     missing = [f"{bar}-{bar + model.tokenizer.bars - 1}" for bar in places if bar not in by_bar]
     if missing:
         print(f"{file}: bars {', '.join(missing[:8])} left out: silent, or nothing that this model can read")
+    end, covered = windows[-1].first_bar + model.tokenizer.bars - 1, places[-1] + model.tokenizer.bars - 1
+    if covered < end:
+        left = f"bar {end} is" if covered + 1 == end else f"bars {covered + 1}-{end} are"
+        print(f"{file}: {left} left out: this model reads {plural(model.tokenizer.bars, 'bar')} at a time")
     return [by_bar[bar] for bar in places if bar in by_bar]
 
 
-def write_reconstruction(options: Reconstruct, model: WindowModel) -> int:
-    """A file as the model hears it; given a score or taps, as it plays them. -> exit status"""
+def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowModel) -> int:
+    """A file as the model hears it; given a score or taps, as it plays them, once for each seed. -> exit status"""
     file = options.required_files()[0]
     given = read_given(file, options, model)
     tokenizer = model.tokenizer
+    plays = tokenizer.given != "all"
+    sample = options.sample if plays else dataclasses.replace(options.sample, temperature=0.0)
     steps = np.stack([window.steps for window in given])
-    hits = steps[..., : len(DRUM_CLASSES)] > 0.5 if tokenizer.given == "hits" else None  # what is written is played, and nothing else
-    temperature = options.sample.temperature if tokenizer.given != "all" else 0.0
-    made = decoded(model, model.encode(steps), hits, temperature, options.run.seed)
+    z, hits = model.encode(steps), given_hits(as_steps(steps), tokenizer)
     bpm, programs = options.bpm or round(given[0].bpm, 3), programs_of(options, model, given)
-    words = {"all": "reconstruct", "hits": "humanize", "taps": "tap_to_drums"}[tokenizer.given]
+    word = {"all": "reconstruct", "hits": "humanize", "taps": "tap_to_drums"}[tokenizer.given]
     folder = Path(options.output_dir or Path(options.run.run_dir) / options.MODE)
     markers = tuple(f"bar {window.first_bar}" for window in given)
-    facts = {"given": facts_of(file, given), "what": words, "accuracies": accuracies_of(made, steps, tokenizer)}
-    facts |= {"seed": options.run.seed, "temperature": temperature} if tokenizer.given != "all" else {}
-    seed = f"_seed{options.run.seed:06d}" if tokenizer.given != "all" else ""
-    path = folder / f"{Path(file).stem}_{words}{seed}_{bpm:.0f}bpm.mid"
-    files = [Made(path, tuple(made), markers, facts)]
-    write_all(files, model, record_of(options, model, bpm, programs))
-    print_table(list(markers), made, model, model.known.nearest(made) if hits is None else None)  # the hits are the file's own
+    files, made = [], steps
+    for seed in seeds:
+        made = decoded(model, z, sample.temperature, [[seed, window.first_bar] for window in given], hits)
+        facts = {"given": facts_of(file, given), "what": word, "accuracies": accuracies_of(made, steps, tokenizer)}
+        name = f"{Path(file).stem}_{word}" + f"_seed{seed:06d}" * plays
+        files.append(Made(folder / f"{name}_{bpm:.0f}bpm.mid", tuple(made), markers, facts | ({"seed": seed} if plays else {})))
+    write_all(files, model, record_of(options, sample, model, bpm, programs))
+    if plays and len(seeds) > 1:
+        print(f"of seed {seeds[-1]}:")
+    print_table(list(markers), made, model, model.known.nearest(made) if hits is None else None)  # given hits are the file's own
     if tokenizer.representation == "groove":
         for name, some in (("given", steps), ("played", made)):
             print(f"{name:7s} " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in playing(some).items()))
-    if tokenizer.given == "all":
-        print(
-            "given back: "
-            + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in facts["accuracies"].items() if value is not None)
-        )
-    say_files(files, model, bpm, programs)
+    if not plays:
+        values = {name: value for name, value in files[0].facts["accuracies"].items() if value is not None}
+        print("given back: " + ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items()))
+    bars = len(given) * tokenizer.bars
+    what = ", ".join(program_name(program) for program in programs) or "drums"
+    for one in files:
+        print(f"{one.path}: {plural(bars, 'bar')} at {bpm:g} bpm, {what}")
     return 0
 
 
@@ -239,7 +249,7 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
         raise UserError(
             "interpolate: without a diffusion model, or --through direct, it makes the same for every seed; leave out --num-outputs"
         )
-    if through is None and options.through == "diffusion":
+    if through is None and options.through == "diffusion" and options.strength > 0:
         print("no diffusion model to go through: what lies on the arc is decoded as it is")
     bpm, programs = options.bpm or round(given[0].bpm, 3), programs_of(options, model, given)
     first, last = (
@@ -263,24 +273,28 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     new = np.concatenate(rows)
     labels = [f"seed {made.facts['seed']} step {made.facts['step']}" for made in files]
     files.append(Made(folder / f"{stem}_interpolate_long.mid", tuple(new), tuple(labels), facts))
-    write_all(files, model, record_of(options, model, bpm, programs))
+    write_all(files, model, record_of(options, dataclasses.replace(options.sample, temperature=0.0), model, bpm, programs))
     print_table(labels, new, model, model.known.nearest(new))
     say_files(files, model, bpm, programs)
     return 0
 
 
 def decoded(
-    model: WindowModel, z: torch.Tensor, hits: np.ndarray | None = None, temperature: float = 0.0, seed: int = 0
-) -> np.ndarray:  # fmt: skip
-    """The likeliest music of some latents, or at a temperature a draw of it. z: [windows, Z]; hits: see decode_steps"""
-    tokenizer, draws = model.tokenizer, model.vae.embedding.draws
-    shape, sample = (tokenizer.steps, draws), SampleConfig(temperature=temperature)
-    parts = []
-    for first in range(0, len(z), CHUNK):  # each chunk full, and each window's numbers its own: it comes out alike whatever else is decoded
-        rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)
-        uniform = np.stack([np.random.default_rng(np.random.SeedSequence([seed, row])).random(shape, dtype=np.float32) for row in rows])
-        struck = None if hits is None else torch.from_numpy(hits[rows]).to(z.device)
-        made = decode_steps(model.vae, z[rows], torch.from_numpy(uniform).to(z.device), sample, struck)
+    model: WindowModel, z: torch.Tensor, temperature: float = 0.0, entropy: Sequence[Sequence[int]] = (), hits: torch.Tensor | None = None
+) -> np.ndarray:
+    """The likeliest music of some latents, or at a temperature a draw of it. A window comes out alike whatever else is decoded.
+
+    Args:
+        z: [windows, Z]
+        entropy: of each window, for its random numbers; not read at temperature 0.
+        hits: bool [windows, T, 9], see decode_steps.
+    """
+    device, sample, parts = z.device, SampleConfig(temperature=temperature), []
+    for first in range(0, len(z), CHUNK):
+        rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)  # each chunk is full
+        uniform, _ = random_numbers(model.vae, [entropy[row] if entropy else [0] for row in rows], draws=0)
+        struck = None if hits is None else hits[rows].to(device)
+        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck)
         parts.append(made[: len(z) - first].cpu())
     return torch.cat(parts).numpy()
 
@@ -316,5 +330,5 @@ def write_windows(options: Generate, seeds: list[int], device: torch.device) -> 
     if isinstance(options, Sample):
         return write_samples(options, seeds, model)
     if isinstance(options, Reconstruct):
-        return write_reconstruction(options, model)
+        return write_reconstruction(options, seeds, model)
     return write_interpolation(options, seeds, model)

@@ -144,7 +144,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     },
     "output.window_modes": {
         *("config", "dataset", "files", "measures.metrics", "family.measures", "midi_utils", "output.outputs", "presets"),
-        *("family.windows", "output.window_models", "sampling", "steering.ways"),
+        *("family.windows", "latents", "output.window_models", "sampling", "steering.ways"),
     },
     "output.pictures": {"config", "family.windows", "guitar.fretboard", "midi_utils"},
     "output.piece_output": {

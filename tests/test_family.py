@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from config import DRUM_CLASSES, GROOVE_SIZE, HOLD, REST, SampleConfig, TokenizerConfig, UserError, VAEConfig
+from experiments.wrong_loss import wrong_loss
 from family.presets import FAMILY
 from heads import GrooveEmbedding, normal_nats
 from models import Draws, MusicVAE, Recurrent, kl_nats
@@ -315,6 +316,33 @@ def test_memorises_a_batch_exactly(tokenizer: TokenizerConfig, decoder: dict[str
     other = vae.embedding.right(reconstruct(vae, steps, z=others), steps).float().mean().item()
     legal = 0.85 if tokenizer.representation in ("mono", "trio") else 0.99  # random lines hold notes that are not there
     assert right > legal and other < 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_the_wrong_loss_writes_as_it_says(temperature: float) -> None:
+    """One class of a softmax at most, and nothing of how it is played; and afterwards all is as before."""
+    vae = make(KINDS["groove"], {})
+    uniform = torch.rand(B, 16, vae.embedding.draws, generator=torch.Generator().manual_seed(0))
+    work = lambda: decode_steps(vae, randn(B, SIZES.z_size), uniform, SampleConfig(temperature=temperature))  # noqa: E731
+    right = work()
+    with wrong_loss():
+        wrong = work()
+    assert (wrong[..., :9].sum(dim=-1) <= 1).all() and wrong[..., :9].any() and not wrong[..., 9:].any()
+    assert torch.equal(work(), right) and (right[..., :9].sum(dim=-1) > 1).any()
+
+
+def test_spread_has_a_floor() -> None:
+    """Of drums that are exactly on the grid a density would have no upper bound."""
+    embedding = make(KINDS["groove"], {"groove_spread": True}).embedding
+    assert isinstance(embedding, GrooveEmbedding) and embedding.log_spread is not None
+    logits, steps = torch.zeros(1, 16, 27), torch.zeros(1, 16, 27)
+    steps[..., :9], steps[..., 9:18] = 1, 0.5  # as predicted
+    found = []
+    for spread in (0.1, 1 / 127, 1e-3, 1e-6):
+        with torch.no_grad():
+            embedding.log_spread.fill_(math.log(spread))
+        found.append(embedding.nats(logits, steps).sum().item())
+    assert found[0] > found[1] == found[2] == found[3]
 
 
 # ---------------------------------------------------------------- presets
