@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from checkpoints import load_same_windows, load_vae
 from config import VAE_FILE, SampleConfig, UserError, VAETrainConfig, run_script
@@ -240,6 +240,7 @@ def curves(runs: Sequence[Run], folders: Sequence[Path], path: Path) -> None:
             left.plot(steps, [line["loss"] for line in log], color=color, linewidth=1.2)
         right.plot(steps, [line["accuracy"] for line in log], color=color, linewidth=1.2, label=run.name)
     left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 4, 6)))
     left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     left.yaxis.set_minor_formatter(NullFormatter())
     left.set_title("training loss", fontsize=9)
