@@ -142,7 +142,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     def draw(some: Sequence[int], attempt: int) -> np.ndarray:
         return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt)[0]
 
-    path_of = dict(zip(seeds, paths, strict=False))
+    path_of = dict(zip(seeds, paths, strict=True))
     steps, attempts, nearest, seeds, refused = draw_original(draw, seeds, model.known.nearest, options.max_copy, "window")
     paths, names = [path_of[seed] for seed in seeds], model.names_of(nearest)
     files = []
@@ -161,20 +161,26 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     return report_redrawn("window", attempts, refused, options.max_copy, MAX_ATTEMPTS)
 
 
-def say_files(files: Sequence[Made], model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
-    long = files[-1]
-    bars = len(long.windows) * model.tokenizer.bars
+def say_file(made: Made, model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
+    bars = len(made.windows) * model.tokenizer.bars
     what = ", ".join(program_name(program) for program in programs) or "drums"
-    print(f"{long.path}: {plural(bars, 'bar')} at {bpm:g} bpm, {what}")
-    if len(files) > 1:
-        print(f"{files[0].path.parent}: {plural(len(files) - 1, 'file')}, and how they were made (.json)")
+    print(f"{made.path}: {plural(bars, 'bar')} at {bpm:g} bpm, {what}")
+
+
+def say_files(files: Sequence[Made], model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
+    """files: the last is the others in a row"""
+    say_file(files[-1], model, bpm, programs)
+    print(f"{files[0].path.parent}: {plural(len(files) - 1, 'file')}, and how they were made (.json)")
 
 
 # ---------------------------------------------------------------- from files
 
 
-def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]:
+def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = True) -> list[Window]:
     """The windows of a file, one after the other, from the bar that is asked for.
+
+    Args:
+        whole: whether all of them are of use, and what is left out is worth saying.
 
     Raises:
         UserError: it holds none, or none there, or several lines where one is needed.
@@ -195,10 +201,10 @@ def read_given(file: str, options: FromRiff, model: WindowModel) -> list[Window]
         )
     places = range(options.from_bar or windows[0].first_bar, windows[-1].first_bar + 1, model.tokenizer.bars)
     missing = [f"{bar}-{bar + model.tokenizer.bars - 1}" for bar in places if bar not in by_bar]
-    if missing:
+    if missing and whole:
         print(f"{file}: bars {', '.join(missing[:8])} left out: silent, or nothing that this model can read")
     end, covered = windows[-1].first_bar + model.tokenizer.bars - 1, places[-1] + model.tokenizer.bars - 1
-    if covered < end:
+    if covered < end and whole:
         left = f"bar {end} is" if covered + 1 == end else f"bars {covered + 1}-{end} are"
         print(f"{file}: {left} left out: this model reads {plural(model.tokenizer.bars, 'bar')} at a time")
     return [by_bar[bar] for bar in places if bar in by_bar]
@@ -233,16 +239,14 @@ def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowMo
     if not plays:
         values = {name: value for name, value in files[0].facts["accuracies"].items() if value is not None}
         print("given back: " + ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items()))
-    bars = len(given) * tokenizer.bars
-    what = ", ".join(program_name(program) for program in programs) or "drums"
     for one in files:
-        print(f"{one.path}: {plural(bars, 'bar')} at {bpm:g} bpm, {what}")
+        say_file(one, model, bpm, programs)
     return 0
 
 
 def write_interpolation(options: Interpolate, seeds: list[int], model: WindowModel) -> int:
     """Windows on the way from one file to another, one file each and all in a row. -> exit status"""
-    given = [read_given(file, options, model)[0] for file in options.required_files()]
+    given = [read_given(file, options, model, whole=False)[0] for file in options.required_files()]
     ends = model.encode(np.stack([window.steps for window in given]))
     through = model.diffusion if options.through == "diffusion" and options.strength > 0 else None
     if through is None and len(seeds) > 1:
