@@ -61,19 +61,20 @@ def seeds(name: str, preset: str, data: str, count: int, flags: Sequence[str] = 
     return [Run(f"{name}_{seed}", preset, data, some, published=published) for seed, some in enumerate(own)]
 
 
-SQUARED = ("--no-groove-spread",)  # the loss that was published
+AS_PUBLISHED = ("--no-groove-spread", "--plan-size", "0", "--summary-size", "0")  # the loss, and the structure
 STUDIES: dict[str, list[Run]] = {
     "losses": [
-        Run("hierarchical, groove, categorical loss", "groove_4bar_hier_small", "drums", SQUARED, True, "loss 400 to 450, no end"),
-        Run("hierarchical, groove, groove loss", "groove_4bar_hier_small", "drums", SQUARED, published="the open question"),
+        Run("hierarchical, groove, categorical loss", "groove_4bar_hier_small", "drums", AS_PUBLISHED, True, "loss 400 to 450, no end"),
+        Run("hierarchical, groove, groove loss", "groove_4bar_hier_small", "drums", AS_PUBLISHED, published="the open question"),
         Run("hierarchical, drum tokens", "drums_4bar_hier_v1_small", "drums",
             ("--holdout", "0.1", "--no-segment-feedback", "--dropout", "0.2", "--steps", "4000"), published="loss 24.4 at 3 700 steps"),
-        Run("GrooVAE", "groove_4bar_small", "drums", SQUARED, published="loss 43 at 28 000 steps"),
+        Run("GrooVAE", "groove_4bar_small", "drums", AS_PUBLISHED, published="loss 43 at 28 000 steps"),
     ],
     "groove": [
         Run("groove_2bar_humanize", "groove_2bar_humanize_small", "drums"),
         Run("groove_2bar_tap", "groove_2bar_tap_small", "drums"),
         Run("groove_2bar", "groove_2bar_small", "drums"),
+        Run("groove_4bar", "groove_4bar_small", "drums"),
     ],
     "short": [
         Run("drums_2bar", "drums_2bar_small", "drums", published=".979 -> .917"),

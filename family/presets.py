@@ -2,8 +2,8 @@
 
 Differences from the defaults, keyed section.option. What is published is from Roberts et al. 2018 (arXiv:1803.05428) and Gillick et al.
 2019 (arXiv:1905.06118); the runs of 4-bar drums and melodies are those of people who trained the originals on Groove and on piano. Their
-LSTMs see z and the step before and nothing else; small ones are told the place in the bar besides, and learn how far
-loudness and timing of grooves spread. No code but what puts tables together.
+LSTMs see z and the step before and nothing else; small ones are told the place in the bar besides, most hand every step's summary to z and
+read a plan off z for every step, and those of grooves learn how far loudness and timing spread. No code but what puts tables together.
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ SMALL_16: Preset = SMALL | BARS_16 | FREE_256 | sizes(160, 1, 256, 1, 128) | {
     "model.summary_size": 8, "train_vae.dropout": 0.1, "train_vae.beta": 0.2, "train_vae.steps": 2000,
 }
 PLAN: Preset = {"model.plan_size": 8}
+PLAN_16: Preset = {"model.plan_size": 16, "model.summary_size": 8}
 DOCUMENT = FREE_48 | HIER_4 | sizes(512, 1, 256, 2, 256, conductor=256) | {"dataset.holdout": 0.0}  # those held nothing out
 DOCUMENT_SMALL: Preset = SMALL | BARS_4 | HIER_4 | FREE_48 | sizes(192, 1, 256, 1, 128, conductor=192) | {
     "dataset.holdout": 0.0, "train_vae.beta": 0.2, "train_vae.beta_anneal": 0, "train_vae.dropout": 0.0, "train_vae.word_dropout": 0.0,
     "train_vae.steps": 12_000,
 }
 GROOVAE = PUBLISHED | GROOVE | FREE_48 | sizes(512, 1, 256, 2, 256) | {"train_vae.dropout": 0.7}
-GROOVAE_SMALL: Preset = SMALL | GROOVE | FREE_48 | sizes(192, 1, 256, 1, 128) | {
+GROOVAE_SMALL: Preset = SMALL | GROOVE | FREE_48 | PLAN_16 | sizes(192, 1, 256, 1, 128) | {
     "train_vae.beta": 0.2, "train_vae.word_dropout": 0.0, "train_vae.steps": 4000, "model.groove_spread": True,
 }
 HUMANIZE: Preset = {"tokenizer.given": "hits", "sample.temperature": 1.0}  # loudness and timing spread as people's do
@@ -91,7 +92,7 @@ FAMILY: dict[str, Preset] = {
     "melody_16bar_hier_small": SMALL_16 | MELODY | HIER_16 | PLAN,
     "melody_16bar_plan_small": SMALL_16 | MELODY | PLAN,
     "melody_16bar_hier": PAPER_16 | MELODY | HIER_16 | sizes(2048, 2, 1024, 2, 512, conductor=1024),
-    "drums_2bar_small": SMALL | DRUMS | BARS_2 | sizes(192, 1, 256, 1, 64),
+    "drums_2bar_small": SMALL | DRUMS | BARS_2 | PLAN_16 | sizes(192, 1, 256, 1, 64) | {"train_vae.steps": 4000},
     "drums_2bar": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(512, 1, 256, 2, 256),
     "drums_2bar_big": PUBLISHED | DRUMS | BARS_2 | SAMPLED | FREE_48 | sizes(2048, 1, 2048, 3, 512),
     "drums_4bar_hier_v1_small": DOCUMENT_SMALL | DRUMS | FEEDBACK | {"train_vae.steps": 36_000},  # three times the windows of v2
