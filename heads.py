@@ -170,7 +170,7 @@ class TokenEmbedding(StepEmbedding):
         return [F.linear(table, w, b) for table, w, b in zip(self.tables(), weights, biases, strict=True)]
 
     def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        first, *others = (table[part] for table, part in zip(tables, self.split(before), strict=True))
+        first, *others = (table.index_select(0, part) for table, part in zip(tables, self.split(before), strict=True))
         return sum(others, first)
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = probabilities.double().cumsum(dim=-1)
     target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]  # rounding may leave the sum off 1
-    return (cumulative <= target).sum(dim=-1)
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
 
 # ---------------------------------------------------------------- groove vectors

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,11 @@ from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
+from recurrent import Product, Recurrent, Stepping, linear, state_size
 
 LN2 = math.log(2.0)
+Part = TypeVar("Part", bound=nn.Module)
+Layout = TypeVar("Layout")
 
 
 @dataclass(frozen=True)
@@ -58,78 +61,12 @@ def where_steps(condition: Tensor, steps: Tensor, others: Tensor) -> Tensor:
     return torch.where(condition.reshape(*condition.shape, *[1] * (steps.dim() - condition.dim())), steps, others)
 
 
-# ---------------------------------------------------------------- recurrent layers
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map, to nothing as well."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
-        return nn.Linear(inputs, outputs)
-
-
-def state_size(cell: str, hidden_size: int, layers: int) -> int:
-    """S, of a Recurrent's state."""
-    return hidden_size * layers * (2 if cell == "lstm" else 1)
-
-
-class Recurrent(nn.Module):
-    """Recurrent layers whose first state is read off a vector, by the whole sequence or step by step.
-
-    A state is one vector of all layers, [B, S]: an LSTM's outputs before its cells. Computing step by step is for inputs whose share of the
-    first layer's gates is known beforehand.
-    """
-
-    def __init__(self, cell: str, input_size: int, hidden_size: int, layers: int) -> None:
-        super().__init__()
-        self.is_lstm, self.layers = cell == "lstm", layers
-        self.state_size = state_size(cell, hidden_size, layers)
-        self.rnn = (nn.LSTM if self.is_lstm else nn.GRU)(input_size, hidden_size, num_layers=layers, batch_first=True)
-
-    @property
-    def weights(self) -> Any:
-        """The layers' weights, which are set by name: type checkers cannot see them."""
-        return self.rnn
-
-    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """inputs: [B, T, I]; state: [B, S] -> outputs [B, T, H] and the last state [B, S]"""
-        parts = tuple(part.unflatten(1, (self.layers, -1)).transpose(0, 1).contiguous() for part in self._parts(state))
-        output, last = self.rnn(inputs, parts if self.is_lstm else parts[0])  # [B, T, H], [layers, B, H]
-        return output, torch.cat([part.transpose(0, 1).flatten(1) for part in (last if self.is_lstm else (last,))], dim=1)
-
-    def step(self, gates: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step. gates: [B, G], what the input adds to the first layer's, its bias included; state: [B, S] -> output [B, H], state"""
-        hidden, *cells = (part.chunk(self.layers, dim=1) for part in self._parts(state))
-        outputs, new_cells = [], []
-        for layer in range(self.layers):
-            weight_hh, bias_hh = getattr(self.weights, f"weight_hh_l{layer}"), getattr(self.weights, f"bias_hh_l{layer}")
-            if layer:
-                gates = F.linear(outputs[-1], getattr(self.weights, f"weight_ih_l{layer}"), getattr(self.weights, f"bias_ih_l{layer}"))
-            from_state = F.linear(hidden[layer], weight_hh, bias_hh)  # [B, G]
-            if self.is_lstm:
-                enter, forget, new, leave = (gates + from_state).chunk(4, dim=1)
-                new_cells.append(torch.sigmoid(forget) * cells[0][layer] + torch.sigmoid(enter) * torch.tanh(new))
-                outputs.append(torch.sigmoid(leave) * torch.tanh(new_cells[-1]))
-            else:
-                reset_i, update_i, new_i = gates.chunk(3, dim=1)
-                reset_s, update_s, new_s = from_state.chunk(3, dim=1)
-                update = torch.sigmoid(update_i + update_s)
-                new = torch.tanh(new_i + torch.sigmoid(reset_i + reset_s) * new_s)
-                outputs.append(new + update * (hidden[layer] - new))
-        state = torch.cat([*outputs, *new_cells], dim=1) if self.is_lstm or self.layers > 1 else outputs[0]
-        return outputs[-1], state
-
-    def _parts(self, state: Tensor) -> tuple[Tensor, ...]:
-        """Outputs and, of an LSTM, cells."""
-        return state.chunk(2, dim=1) if self.is_lstm else (state,)
+# ---------------------------------------------------------------- encoder
 
 
 def share(module: nn.Module, embedding: StepEmbedding) -> None:
     """Let a part use the embedding that the whole owns, without owning it too: it stands once in the checkpoint."""
     object.__setattr__(module, "embedding", embedding)
-
-
-# ---------------------------------------------------------------- encoder
 
 
 class Encoder(nn.Module):
@@ -165,23 +102,13 @@ class Encoder(nn.Module):
 # ---------------------------------------------------------------- decoders
 
 
-class StepShares(NamedTuple):
-    """What does not change from step to step while decoding."""
-
-    tables: list[Tensor]  # of the step before, see StepEmbedding.gate_tables
-    from_place: Tensor  # [T, G], each place's share of the gates
-    from_z: Tensor  # [T, B, G], z's; of a hierarchical decoder z itself, [B, Z]
-    output: tuple[Tensor, Tensor]  # [V, H] and [V], from outputs to logits
-
-
 class Decoder(nn.Module):
     """p(x|z): recurrent layers that start from z and see, at every step, the step before, its place, z, and a plan of z for that step.
 
     The plan is a linear map of z of its own for each step, the counterpart of the encoder's summaries. Inside a hierarchical decoder the
     same writes one segment, and what stands here as z is the conductor's output for it.
 
-    `forward` runs over whole sequences with known inputs; `start` and `step` run one step at a time and give the same logits.
-    For them all products that do not depend on the state (the step before, its place and z into the gates) are computed once.
+    `forward` runs over whole sequences with known inputs; `begin` gives the same logits one step at a time.
     """
 
     embedding: StepEmbedding
@@ -229,64 +156,9 @@ class Decoder(nn.Module):
         with in_full(output):
             return self.embedding.logits(self.output(output.float()), self.output_bias)
 
-    def shares(self, from_z: Tensor) -> StepShares:
-        w_token, w_place, _ = self._input_weights()
-        embedding = self.embedding
-        with in_full(from_z):
-            output = embedding.output_weights(self.output.weight, self.output.bias, self.output_bias)
-        return StepShares(
-            tables=embedding.gate_tables(w_token, self.layers.weights.bias_ih_l0),
-            from_place=F.linear(embedding.positions(), w_place),
-            from_z=from_z,
-            output=output,
-        )
-
-    def _input_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the first layer's gates: of the step before [G, E], its place [G, P], z and plan [G, Z + C]."""
-        weight = self.layers.weights.weight_ih_l0
-        sizes = [self.embedding.vector_size, self.embedding.size - self.embedding.vector_size]
-        return weight.split([*sizes, weight.shape[1] - sum(sizes)], dim=1)
-
-    def start(self, z: Tensor) -> tuple[Tensor, StepShares]:
-        """The first state [B, S], and what every `step` shares."""
-        from_z = F.linear(self.latent_inputs(z).transpose(0, 1), self._input_weights()[2])
-        return torch.tanh(self.first_state(z)), self.shares(from_z)
-
-    def step(
-        self, t: int, before: Tensor, state: Tensor, shares: StepShares, input_mask: Tensor | None = None, output_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One step.
-
-        Args:
-            t: which step, from 0.
-            before: [B] and more, the step before it.
-            state: [B, S], from `start` or the step before.
-            input_mask, output_mask: [B, E + P] and [B, H], dropout.
-
-        Returns:
-            logits [B, V] and the new state [B, S]
-        """
-        output, state = self.layers.step(self.input_gates(t, before, shares, input_mask) + shares.from_z[t], state)
-        return self.embedded_logits(masked(output, output_mask), shares), state
-
-    def embedded_logits(self, output: Tensor, shares: StepShares) -> Tensor:
-        """`logits`, by what steps share."""
-        with in_full(output):
-            return F.linear(output.float(), *shares.output)
-
-    def latent_gates(self, t: int, z: Tensor) -> Tensor:
-        """The share of the gates that z and its plan for one step have. z: [B, Z] -> [B, G]"""
-        size = self.plan.out_features // self.steps
-        plan = F.linear(z, self.plan.weight[t * size : (t + 1) * size], self.plan.bias[t * size : (t + 1) * size])
-        return F.linear(torch.cat([z, plan], dim=-1), self._input_weights()[2])
-
-    def input_gates(self, t: int, before: Tensor, shares: StepShares, mask: Tensor | None) -> Tensor:
-        """The share of the gates that the step before and its place have, and the bias. [B, G]"""
-        if mask is None:
-            return self.embedding.gates(before, shares.tables) + shares.from_place[t]
-        places = self.embedding.positions()[t].expand(len(before), -1)
-        seen = masked(torch.cat([self.embedding.vectors(before), places], dim=-1), mask)  # [B, E + P]
-        return F.linear(seen, torch.cat(self._input_weights()[:2], dim=1), self.layers.weights.bias_ih_l0)
+    def begin(self, z: Tensor, precision: torch.dtype = torch.float32) -> StepByStep:
+        """Decode step by step. z: [B, Z]; precision: of the recurrent products"""
+        return StepByStep(self, z, precision)
 
 
 class HierarchicalDecoder(nn.Module):
@@ -340,27 +212,108 @@ class HierarchicalDecoder(nn.Module):
             outputs.append(some)
         return self.core.logits(masked(torch.cat(outputs, dim=1), output_mask))
 
-    def start(self, z: Tensor) -> tuple[Tensor, StepShares]:
-        """As Decoder.start. The state holds the core's, the conductor's, and the segment's embedding."""
-        core = z.new_zeros(len(z), self.core.layers.state_size)
-        conductor = torch.tanh(self.conductor_state(z))
-        return torch.cat([core, conductor, z.new_zeros(len(z), self.core.z_size)], dim=1), self.core.shares(z)
+    def begin(self, z: Tensor, precision: torch.dtype = torch.float32) -> SegmentBySegment:
+        """As Decoder.begin."""
+        return SegmentBySegment(self, z, precision)
 
-    def step(
-        self, t: int, before: Tensor, state: Tensor, shares: StepShares, input_mask: Tensor | None = None, output_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As Decoder.step."""
-        core, conductor, embedding = state.split([self.core.layers.state_size, self.conductor.state_size, self.core.z_size], dim=1)
-        if t % self.length == 0:
-            weights = self.conductor.weights
-            told = self.told(shares.from_z, core, t // self.length)
-            embedding, conductor = self.conductor.step(F.linear(told, weights.weight_ih_l0, weights.bias_ih_l0), conductor)
-            core = torch.tanh(self.core.first_state(embedding))
-            if not self.feedback:
-                before = self.core.embedding.start(len(before))
-        gates = self.core.input_gates(t, before, shares, input_mask) + self.core.latent_gates(t % self.length, embedding)
-        output, core = self.core.layers.step(gates, core)
-        return self.core.embedded_logits(masked(output, output_mask), shares), torch.cat([core, conductor, embedding], dim=1)
+
+# ---------------------------------------------------------------- decoders, step by step
+
+_PREPARED: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precision: torch.dtype) -> Layout:
+    """The weights of a part, laid out for going on step by step; laid out again only when one of them has changed."""
+    weights = [*part.parameters(), *getattr(part, "embedding", nn.Module()).parameters()]
+    state = (precision, [(weight.data_ptr(), weight._version) for weight in weights])
+    found = _PREPARED.get(part)
+    if found is None or found[0] != state:
+        found = _PREPARED[part] = state, layout(part, precision)
+    return found[1]
+
+
+class DecoderWeights:
+    """A decoder's weights, laid out: what each step before and each place add to the gates is computed once."""
+
+    def __init__(self, decoder: Decoder, precision: torch.dtype) -> None:
+        self.embedding = decoder.embedding
+        self.layers = Stepping(decoder.layers, precision)
+        places = self.embedding.positions()  # [T, P]
+        sizes = [self.embedding.vector_size, places.shape[1], decoder.z_size, decoder.plan.out_features // decoder.steps]
+        w_before, w_place, self.w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
+        self.tables = self.embedding.gate_tables(w_before, self.layers.input_bias)
+        self.from_place = F.linear(places, w_place) if w_place.shape[1] else None  # [T, G]
+        self.w_plan = w_plan.t() if w_plan.shape[1] else None
+        self.output = Product(*self.embedding.output_weights(decoder.output.weight, decoder.output.bias, decoder.output_bias))
+
+
+class StepByStep:
+    """A decoder on its way, without gradients: the logits of each step, given the step before it; the same as Decoder.forward's.
+
+    Args:
+        z: [B, Z]
+    """
+
+    def __init__(self, decoder: Decoder, z: Tensor, precision: torch.dtype) -> None:
+        self.decoder, self.weights = decoder, prepared(decoder, DecoderWeights, precision)
+        self.begin(z)
+
+    @torch.no_grad()
+    def begin(self, z: Tensor) -> None:
+        """Begin anew. z's share of the gates is computed once; its plan's, step by step, is small. z: [B, Z]"""
+        decoder = self.decoder
+        self.states = self.weights.layers.begin(torch.tanh(decoder.first_state(z)))
+        self.from_z = F.linear(z, self.weights.w_z)  # [B, G]
+        self.plan = decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous()  # [T, B, C]
+
+    @torch.no_grad()
+    def step(self, t: int, before: Tensor, place: int | None = None) -> Tensor:
+        """The logits of a step.
+
+        Args:
+            t: which step, from 0.
+            before: [B] and more, the step before it.
+            place: which step of the whole, if t is one of a segment.
+
+        Returns:
+            [B, V]
+        """
+        weights = self.weights
+        gates = weights.embedding.gates(before, weights.tables).add_(self.from_z)
+        if weights.from_place is not None:
+            gates.add_(weights.from_place[t if place is None else place])
+        if weights.w_plan is not None:
+            gates.addmm_(self.plan[t], weights.w_plan)
+        return weights.output(weights.layers.step(gates, self.states))
+
+
+class SegmentBySegment:
+    """A hierarchical decoder on its way, as StepByStep."""
+
+    @torch.no_grad()
+    def __init__(self, decoder: HierarchicalDecoder, z: Tensor, precision: torch.dtype) -> None:
+        self.decoder, self.z, self.precision = decoder, z, precision
+        self.conductor = prepared(decoder.conductor, Stepping, precision)
+        self.states = self.conductor.begin(torch.tanh(decoder.conductor_state(z)))
+        self.core: StepByStep | None = None
+
+    @torch.no_grad()
+    def step(self, t: int, before: Tensor) -> Tensor:
+        """As StepByStep.step."""
+        decoder = self.decoder
+        segment, place = divmod(t, decoder.length)
+        if self.core is None or place == 0:
+            ended = self.core.states.joined() if self.core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
+            told = decoder.told(self.z, ended, segment)
+            embedding = self.conductor.step(F.linear(told, self.conductor.input_weight, self.conductor.input_bias), self.states)
+            if self.core is None:
+                self.core = decoder.core.begin(embedding, self.precision)
+            else:
+                self.core.begin(embedding)
+            if not decoder.feedback:
+                before = decoder.embedding.start(len(before))
+        return self.core.step(place, before, t)
 
 
 # ---------------------------------------------------------------- the whole
@@ -412,24 +365,26 @@ class MusicVAE(nn.Module):
         draws = draws or Draws()
         mu, logvar = self.encoder(steps if given is None else given, draws.encoder_mask)
         z = mu if draws.noise is None else mu + torch.exp(0.5 * logvar) * draws.noise
-        if draws.from_model is not None:
-            return self._decode_scheduled(steps, z, draws), mu, logvar
-        return self.decoder(z, self.decoder.shown(steps, draws.keep), draws.decoder_mask, draws.output_mask), mu, logvar
+        inputs = self.decoder.shown(steps, draws.keep) if draws.from_model is None else self._own_inputs(steps, z, draws)
+        return self.decoder(z, inputs, draws.decoder_mask, draws.output_mask), mu, logvar
 
-    def _decode_scheduled(self, steps: Tensor, z: Tensor, draws: Draws) -> Tensor:
-        """Decode step by step, some inputs being the model's own draws, with dropout as in Decoder.forward. -> logits [B, T, V]"""
+    @torch.no_grad()
+    def _own_inputs(self, steps: Tensor, z: Tensor, draws: Draws) -> Tensor:
+        """Decoder inputs of scheduled sampling: some steps are the model's own draws, written without dropout, each with those before it in
+        sight. What is drawn has no gradient, so decoding can run over the whole sequence once it is known."""
         assert draws.from_model is not None and draws.uniform is not None
-        state, shares = self.decoder.start(z)
-        start = self.embedding.start(len(z))
-        before, outputs = start, []
-        for t in range(steps.shape[1]):
-            seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
-            masks = (None if mask is None else mask[:, t] for mask in (draws.decoder_mask, draws.output_mask))
-            logits, state = self.decoder.step(t, seen, state, shares, *masks)
-            outputs.append(logits)
-            drawn = self.embedding.draw(logits.detach(), draws.uniform[:, t])
-            before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
-        return torch.stack(outputs, dim=1)
+        kind = z.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        with in_full(z):
+            walk = self.decoder.begin(z, precision)
+            start = before = self.embedding.start(len(z))
+            written = []
+            for t in range(steps.shape[1]):
+                seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
+                drawn = self.embedding.draw(walk.step(t, seen), draws.uniform[:, t])
+                before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
+                written.append(before)
+        return self.decoder.shown(torch.stack(written, dim=1), draws.keep)
 
     def reconstruction_nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         """Reconstruction loss of each example, summed over its steps. logits: [B, T, V] -> [B], nats (groove: see GrooveEmbedding)"""

@@ -60,9 +60,9 @@ def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -
     Returns:
         [B, V], each row summing to 1; one-hot at temperature 0. Top-p keeps the fewest likeliest tokens that reach the mass.
     """
-    logits = logits.clone()
-    logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
     logits = logits.masked_fill(~allowed, -torch.inf)
+    if sample.rest_penalty:
+        logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
     if sample.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
     if 0 < sample.top_k < logits.shape[-1]:
@@ -92,12 +92,12 @@ def decode_weighed(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConf
         int64 [B, T], riffs that obey the rules; and [B], how much of the model's own probability (at temperature 1) the rules left on
         the way, as a logarithm in nats, 0 or less: the weight of a riff as a draw from what the model would write under the rules.
     """
-    state, shares = vae.decoder.start(z)
+    walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before = vae.embedding.start(len(z))
     tokens = torch.empty(len(z), vae.tokenizer.steps, dtype=torch.int64, device=z.device)
     walker, weight = RuleWalker(rules, len(z), z.device), z.new_zeros(len(z))
     for t in range(vae.tokenizer.steps):
-        logits, state = vae.decoder.step(t, before, state, shares)
+        logits = walk.step(t, before)
         allowed = walker.allowed()
         before = inverse_cdf(token_probabilities(logits, allowed, sample), uniform[:, t])
         weight += logits.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
@@ -123,12 +123,13 @@ def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig
     Returns:
         [B, T] and more, steps; see heads.py.
     """
-    state, shares = vae.decoder.start(z)
+    walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
+    allowed = following_tokens(vae.embedding, vae.tokenizer) if isinstance(vae.embedding, TokenEmbedding) else []
     for t in range(vae.tokenizer.steps):
-        logits, state = vae.decoder.step(t, before, state, shares)
+        logits = walk.step(t, before)
         if isinstance(vae.embedding, TokenEmbedding):
-            before = _draw_tokens(vae.embedding, vae.tokenizer, logits, before, uniform[:, t], sample)
+            before = _draw_tokens(vae.embedding, allowed, logits, before, uniform[:, t], sample)
         else:
             assert isinstance(vae.embedding, GrooveEmbedding)
             before = (
@@ -141,17 +142,24 @@ def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig
 
 
 def _draw_tokens(
-    embedding: TokenEmbedding, tokenizer: TokenizerConfig, logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
+    embedding: TokenEmbedding, allowed: Sequence[Tensor], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
 ) -> Tensor:
-    """Draw the tokens of one step, part by part; no line holds a note that is not there. -> as `before`"""
-    drawn = []
-    parts = zip(logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), strict=True)
-    for part, last, u in parts:
-        allowed = torch.ones_like(part, dtype=torch.bool)
-        if tokenizer.hold_token and part.shape[1] == tokenizer.line_size:
-            allowed[:, HOLD] = (last != REST) & (last != tokenizer.line_size)
-        drawn.append(inverse_cdf(token_probabilities(part, allowed, sample), u))
-    return embedding.join(drawn)
+    """Draw the tokens of one step, part by part. allowed: see following_tokens -> as `before`"""
+    by_part = zip(logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), allowed, strict=True)
+    return embedding.join(
+        [inverse_cdf(token_probabilities(part, following.index_select(0, last), sample), u) for part, last, u, following in by_part]
+    )
+
+
+def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig) -> list[Tensor]:
+    """For each part, which tokens may follow each: no line holds a note that is not there. bool [V + 1, V] each"""
+    tables = []
+    for size in embedding.sizes:
+        allowed = torch.ones(size + 1, size, dtype=torch.bool, device=embedding.in_bar.weight.device)
+        if tokenizer.hold_token and size == tokenizer.line_size:
+            allowed[[REST, size], HOLD] = False
+        tables.append(allowed)
+    return tables
 
 
 @torch.inference_mode()

@@ -72,7 +72,7 @@ def programs_of(options: Generate, model: WindowModel, given: Sequence[Window] =
 
 def record_of(options: Generate, sample: SampleConfig, model: WindowModel, bpm: float, programs: Sequence[int]) -> dict[str, Any]:
     """How the files of a call are made, for their JSON. sample: as it was used"""
-    sampled = ("prior", "sampling_steps", "eta", "temperature", "rest_penalty", "top_k", "top_p")
+    sampled = ("prior", "sampling_steps", "eta", "temperature", "rest_penalty", "top_k", "top_p", "precision")
     settings = {name: getattr(sample, name) for name in sampled}
     settings["prior"] = "diffusion" if model.diffusion is not None else "normal"
     return {

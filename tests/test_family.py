@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import recurrent
 from config import DRUM_CLASSES, GROOVE_SIZE, HOLD, REST, SampleConfig, TokenizerConfig, UserError, VAEConfig
 from experiments.wrong_loss import wrong_loss
 from family.presets import FAMILY
 from heads import GrooveEmbedding, normal_nats
-from models import Draws, MusicVAE, Recurrent, kl_nats
+from models import Draws, MusicVAE, kl_nats, where_steps
 from presets import TrainVAE, preset_options
+from recurrent import Recurrent, Stepping
 from sampling import decode_steps, reconstruct
 
 B = 5
@@ -71,11 +73,10 @@ def test_decoding_step_by_step_equals_decoding_at_once(tokenizer: TokenizerConfi
     vae, steps, z = make(tokenizer, decoder), music(tokenizer), randn(B, SIZES.z_size)
     inputs = vae.decoder.shown(steps)
     expected = vae.decoder(z, inputs)
-    state, shares = vae.decoder.start(z)
+    walk = vae.decoder.begin(z)
     before = vae.embedding.start(B)
     for t in range(tokenizer.steps):
-        logits, state = vae.decoder.step(t, before, state, shares)
-        assert_close(logits, expected[:, t], atol=2e-5, rtol=1e-4)
+        assert_close(walk.step(t, before), expected[:, t], atol=2e-5, rtol=1e-4)
         before = steps[:, t]
 
 
@@ -98,24 +99,65 @@ def test_scheduled_sampling_that_samples_nothing_equals_teacher_forcing(tokenize
 def test_scheduled_sampling_that_samples_everything_never_sees_the_target(tokenizer: TokenizerConfig) -> None:
     vae, z = make(tokenizer, {}), randn(B, SIZES.z_size)
     always, uniform = torch.ones(B, tokenizer.steps, dtype=torch.bool), torch.rand(B, tokenizer.steps, vae.embedding.draws)
-    one, other = (vae._decode_scheduled(music(tokenizer, seed=seed), z, Draws(from_model=always, uniform=uniform)) for seed in (1, 2))
+    one, other = (vae._own_inputs(music(tokenizer, seed=seed), z, Draws(from_model=always, uniform=uniform)) for seed in (1, 2))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("cell", "layers"), [("gru", 1), ("gru", 2), ("lstm", 1), ("lstm", 3)])
 def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
     """Guards against layers or cells that change places between the two ways of running."""
-    part = Recurrent(cell, 3, 5, layers)
+    part = Recurrent(cell, 3, 5, layers).requires_grad_(False)
     x, state = randn(B, 6, 3), randn(B, part.state_size, seed=1)
+    stepping = Stepping(part)
+    states = stepping.begin(state)
     whole, last = part(x, state)
     first, middle = part(x[:, :4], state)
     second, end = part(x[:, 4:], middle)
     assert_close(torch.cat([first, second], dim=1), whole)
     assert_close(end, last)
     for t in range(6):
-        output, state = part.step(torch.nn.functional.linear(x[:, t], part.weights.weight_ih_l0, part.weights.bias_ih_l0), state)
+        output = stepping.step(torch.nn.functional.linear(x[:, t], stepping.input_weight, stepping.input_bias), states)
         assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
-    assert_close(state, last, atol=1e-5, rtol=1e-5)
+    assert_close(states.joined(), last, atol=1e-5, rtol=1e-5)
+    assert torch.equal(state, randn(B, part.state_size, seed=1)), "the state that was given was overwritten"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_half_precision_and_other_products_give_nearly_the_same(monkeypatch: pytest.MonkeyPatch, cell: str, packed: bool) -> None:
+    """Guards against a path for other processors, or for quick sampling, that nobody runs here."""
+    if not packed:
+        monkeypatch.setattr(recurrent, "onednn_multiplies", lambda device, precision: False)
+    vae, z, exact = make(KINDS["mono"], {"cell": cell, "decoder_layers": 2}), randn(B, SIZES.z_size), []
+    for precision, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 0.15)):
+        walk, before = vae.decoder.begin(z, precision), vae.embedding.start(B)
+        for t, step in enumerate(music(KINDS["mono"]).unbind(dim=1)):
+            logits = walk.step(t, before)
+            if precision == torch.float32:
+                exact.append(logits)
+            assert_close(logits, exact[t], atol=tolerance, rtol=0.02)
+            before = step
+    whole = vae.decoder(z, vae.decoder.shown(music(KINDS["mono"])))
+    assert_close(torch.stack(exact, dim=1), whole, atol=2e-5, rtol=1e-4)
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_scheduled_sampling_shows_what_the_model_writes(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    """Guards against draws that do not follow from the steps shown, and weights that learn from other steps than were shown."""
+    vae, steps, z = make(tokenizer, decoder), music(tokenizer), randn(B, SIZES.z_size)
+    rng = torch.Generator().manual_seed(3)
+    draws = Draws(
+        from_model=torch.rand(B, tokenizer.steps, generator=rng) < 0.5, uniform=torch.rand(B, tokenizer.steps, vae.embedding.draws)
+    )
+    assert draws.from_model is not None and draws.uniform is not None
+    inputs = vae._own_inputs(steps, z, draws)
+    logits = vae.decoder(z, inputs)
+    by_hand = [
+        where_steps(draws.from_model[:, t], vae.embedding.draw(logits[:, t], draws.uniform[:, t]), steps[:, t])
+        for t in range(tokenizer.steps)
+    ]
+    assert_close(inputs, vae.decoder.shown(torch.stack(by_hand, dim=1)), atol=1e-4, rtol=1e-4)
 
 
 # ---------------------------------------------------------------- what may depend on what

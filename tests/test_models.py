@@ -178,10 +178,9 @@ def test_steps_in_a_chain_equal_forward(tokenizer: TokenizerConfig) -> None:
     z = randn(B, TINY.z_size)
     inputs = vae.decoder.shown(tokens)
     whole = vae.decoder(z, inputs)
-    state, shares = vae.decoder.start(z)
+    walk = vae.decoder.begin(z)
     for t in range(tokenizer.steps):
-        logits, state = vae.decoder.step(t, inputs[:, t], state, shares)
-        assert_close(logits, whole[:, t], atol=2e-5, rtol=1e-4)
+        assert_close(walk.step(t, inputs[:, t]), whole[:, t], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["position_size", "summary_size", "plan_size"])
@@ -192,10 +191,9 @@ def test_sizes_of_none_work(name: str) -> None:
     vae, tokens = awake_vae(config=dataclasses.replace(TINY, **{name: 0})), some_tokens()
     logits, mu, _ = vae(tokens)
     inputs = vae.decoder.shown(tokens)
-    state, shares = vae.decoder.start(mu)
+    walk = vae.decoder.begin(mu)
     for t in range(EIGHTHS.steps):
-        step_logits, state = vae.decoder.step(t, inputs[:, t], state, shares)
-        assert_close(step_logits, logits[:, t], atol=2e-5, rtol=1e-4)
+        assert_close(walk.step(t, inputs[:, t]), logits[:, t], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("keep", [None, "half", "half, and dropout"])
