@@ -41,6 +41,7 @@ from language_model import LanguageModel
 from measures.novelty import TrainingRiffs
 from models import MusicVAE
 from pieces import vocabulary
+from presets import TrainVAE, is_of_windows, preset_options
 
 FORMAT = 2
 BASE_NAME = "base model: "  # before the names of riffs that a model was not trained on itself
@@ -289,6 +290,17 @@ def require_riffs(vae_content: Mapping[str, Any], path: str | os.PathLike[str]) 
         raise UserError(
             f"{path}: is a VAE of windows of songs; train_diffusion.py and generate.py take it with --preset {preset}, this does not"
         )
+
+
+def require_kind(vae: MusicVAE, content: Mapping[str, Any], preset: str, path: str | os.PathLike[str]) -> None:
+    """
+    Raises:
+        UserError: a preset is of other music than the VAE: its options would mean something else.
+    """
+    ours, theirs = vae.tokenizer, preset_options(TrainVAE, preset).tokenizer
+    same = (ours.representation, ours.given) == (theirs.representation, theirs.given)
+    if not same or songs_config(content, path).songs != is_of_windows(preset):
+        raise UserError(f"{path}: is not of the music of --preset {preset}; give --preset {content['options'].get('preset', '')}")
 
 
 def load_same_windows(

@@ -28,7 +28,7 @@ from files import make_room, refuse_foreign_picture, save_picture, write_files
 from measures import reports
 from measures.evaluation import METRICS, MODEL, compare
 from measures.piece_evaluation import PIECE_METRICS, compare_pieces
-from presets import format_options, is_language_model, parse_options, require_preset, writes_events
+from presets import format_options, is_language_model, is_of_windows, parse_options, require_preset, writes_events
 
 if TYPE_CHECKING:  # torch is loaded when it is needed
     from measures.studies import Drawing
@@ -208,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.run.dry_run:
         print(format_options(options))
         return 0
+    if is_of_windows(options.preset) and not options.generated:
+        raise UserError(f"{options.preset}: is of windows of songs; evaluate.py judges riffs and pieces, generate.py measures each window")
     begin = time.perf_counter()
     runs = [Path(run) for run in options.runs or [options.run.run_dir]]
     pieces = writes_events(options.preset) and not options.generated

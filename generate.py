@@ -162,6 +162,8 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
         kind, idle = "a model of windows", (*PIECES_ALONE, *RIFFS_ALONE[1:], *IDLE_BY_REPRESENTATION[representation])
     else:
         idle = (*idle, *WINDOWS_ALONE)
+    if options.seeds and options.num_outputs not in (base.num_outputs, len(seeds)):
+        raise UserError(f"--num-outputs {options.num_outputs}: has no effect beside --seeds {options.seeds}; leave one of them out")
     kept = [f"--{name.replace('_', '-')}" for name in ("keep_rhythm", "keep_pitches") if getattr(options, name, False)]
     if len(kept) > 1:
         raise UserError("--keep-rhythm --keep-pitches: together they leave nothing to write; give one of them")

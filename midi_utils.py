@@ -470,7 +470,7 @@ def file_riffs(midi: MidiFile, track: MidiTrack, tokenizer: TokenizerConfig, hop
         found = len(music) - first
         if found >= size:
             raise MidiError("not 4/4", f"no {size} bars of 4/4 in a row")
-        raise MidiError("too short", f"{found} bar{'s' * (found != 1)}, a riff has {size}")
+        raise MidiError("too short", f"{found} bar{'s' * (found != 1)}, {size} needed")
     left = [str(i + 1) for i in range(first, len(music)) if i not in taken]
     return windows, f"bar{'s' * (len(left) > 1)} {', '.join(left[:4])}{' ...' * (len(left) > 4)} left over" if left else ""
 

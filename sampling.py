@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
+from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
 from latents import encoder_steps, given_hits
@@ -21,6 +21,7 @@ from measures.novelty import LookUp
 from models import MusicVAE
 from steering.rules import RiffRules
 
+ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
 MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 
@@ -112,20 +113,23 @@ def decode(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rule
 
 
 @torch.inference_mode()
-def decode_steps(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, hits: Tensor | None = None) -> Tensor:
+def decode_steps(
+    vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, hits: Tensor | None = None, pitches: range = ANY_PITCH
+) -> Tensor:
     """Decode latents of any representation, each step fed back: legal lines, but no other rules.
 
     Args:
         z: [B, Z]
         uniform: [B, T, draws of a step] in 0..1, the random numbers (not used at temperature 0).
         hits: bool [B, T, 9] of grooves, if they are given: they are played, and nothing else.
+        pitches: what lines may play; a bass may be lower.
 
     Returns:
         [B, T] and more, steps; see heads.py.
     """
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
-    allowed = following_tokens(vae.embedding, vae.tokenizer) if isinstance(vae.embedding, TokenEmbedding) else []
+    allowed = following_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
     for t in range(vae.tokenizer.steps):
         logits = walk.step(t, before)
         if isinstance(vae.embedding, TokenEmbedding):
@@ -151,13 +155,17 @@ def _draw_tokens(
     )
 
 
-def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig) -> list[Tensor]:
-    """For each part, which tokens may follow each: no line holds a note that is not there. bool [V + 1, V] each"""
+def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor]:
+    """For each part, which tokens may follow each: no line holds a note that is not there, or leaves its range. bool [V + 1, V] each"""
     tables = []
-    for size in embedding.sizes:
+    for i, size in enumerate(embedding.sizes):
         allowed = torch.ones(size + 1, size, dtype=torch.bool, device=embedding.in_bar.weight.device)
         if tokenizer.hold_token and size == tokenizer.line_size:
             allowed[[REST, size], HOLD] = False
+        if size == tokenizer.line_size:
+            allowed[:, pitches.stop : MAX_PITCH + 1] = False
+            if TRIO_PARTS[i] != "bass":
+                allowed[:, REST + 1 : pitches.start] = False
         tables.append(allowed)
     return tables
 
@@ -255,6 +263,7 @@ def sample_riffs(
     sample: SampleConfig,
     rules: RiffRules | None = None,
     attempt: int = 0,
+    pitches: range = ANY_PITCH,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draw one riff, or window of any representation, for each seed.
 
@@ -263,6 +272,7 @@ def sample_riffs(
         seeds: any non-negative ints; what a seed gives does not depend on the others.
         rules: what the riffs obey; None takes any legal music.
         attempt: another number draws another riff for the same seed.
+        pitches: what lines may play where there are no rules.
 
     Returns:
         steps: [seeds, T] and more; z: float32 [seeds, Z]
@@ -277,7 +287,7 @@ def sample_riffs(
         uniform, noise = random_numbers(vae, entropy, draws)
         z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], times, sample.eta)
         if rules is None:
-            made = decode_steps(vae, z, uniform.unflatten(1, (vae.tokenizer.steps, -1)), sample)
+            made = decode_steps(vae, z, uniform.unflatten(1, (vae.tokenizer.steps, -1)), sample, pitches=pitches)
         else:
             made = decode(vae, z, uniform, sample, rules)
         tokens.append(made[: len(chunk)].cpu())

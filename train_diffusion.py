@@ -29,6 +29,7 @@ from checkpoints import (
     load_vae,
     load_weights,
     read_checkpoint,
+    require_kind,
     save_checkpoint,
     songs_config,
     weights_hash,
@@ -39,7 +40,7 @@ from diffusion import LatentDiffusion
 from latents import LatentTable, latent_table, prior_tokens, prior_windows
 from measures.novelty import TrainingRiffs, human_distance
 from models import MusicVAE
-from presets import TrainDiffusion, format_options, parse_options
+from presets import TrainDiffusion, format_options, is_language_model, parse_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
 from steering.attributes import measure_all
@@ -221,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- data: the latents of the VAE
     vae, vae_content = load_vae(folder / VAE_FILE, str(device))
+    if not is_language_model(options.preset):
+        require_kind(vae, vae_content, options.preset, folder / VAE_FILE)
     vae_hash = weights_hash(vae.state_dict())
     training.announce(run, device, threads, processes)
     tokens, held_out, data_hash, judge = prior_data(vae, vae_content, options, processes)

@@ -24,11 +24,12 @@ from matplotlib.figure import Figure
 
 from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, TokenizerConfig, UserError, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
+from family.windows import read_windows
 from files import save_picture
 from guitar.tab import board_for
 from midi_utils import MidiError, Riff
 from output.pictures import LINE, draw_riff, draw_tab, draw_window, parts_of
-from presets import TrainVAE, preset_options, require_preset
+from presets import TrainVAE, is_of_windows, preset_options, require_preset
 
 REAL, MADE = "#1f3b57", "#d1603d"
 
@@ -128,7 +129,9 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
     Raises:
         UserError: a file holds none.
     """
-    riffs, tokenizer = [], dataclasses.replace(run.tokenizer(), representation="mono", given="all")
+    if is_of_windows(options.preset):
+        return picture_of_song_files(paths, run, options)
+    riffs, tokenizer = [], run.tokenizer()
     for path in paths:
         try:
             found, _ = read_file_riffs(path, run.lenient(), tokenizer)
@@ -142,6 +145,41 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
 
 
 # ---------------------------------------------------------------- windows of songs
+
+
+def picture_of_song_files(paths: Sequence[Path], run: Run, options: Visualize) -> Figure:
+    """What a preset of the family reads in some MIDI files: at most 30 windows, drums and lines alike.
+
+    Raises:
+        UserError: a file holds none.
+    """
+    train, windows, titles = preset_options(TrainVAE, options.preset), [], []
+    for path in paths:
+        songs = dataclasses.replace(train.songs, hop=0, min_notes_per_bar=0.0)
+        try:
+            found, _ = read_windows(path, songs, run.lenient(), run.tokenizer())
+        except MidiError as error:
+            raise UserError(f"{path}: {error}") from None
+        windows += [window.steps for window in found]
+        titles += [f"{path.stem}, bar {window.first_bar} {window.part}" for window in found]
+    shown = list(zip(titles, windows, strict=True))[:30]
+    size = -(-len(shown) // min(3, len(shown)))
+    columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
+    return window_grid(columns, run.tokenizer(), f"{len(shown)} of {len(windows)} windows")
+
+
+def window_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str) -> Figure:
+    """Columns of windows side by side. columns: heading -> (title, steps) from top to bottom"""
+    rows, parts = max(map(len, columns.values())), parts_of(tokenizer)
+    high = 1.25 if tokenizer.representation in ("mono", "trio") else 1.4
+    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows * parts + 0.6), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows * parts, len(columns))
+    for at, (name, some) in enumerate(columns.items()):
+        for row, (title, one) in enumerate(some):
+            axes = [figure.add_subplot(grid[row * parts + part, at]) for part in range(parts)]
+            draw_window(axes, one, tokenizer, f"{name.strip()}  {title}".strip())
+    figure.suptitle(heading, fontsize=9)
+    return figure
 
 
 def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
@@ -167,16 +205,7 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         after = {"all": "reconstruction", "hits": "its score, played", "taps": "its taps, played"}[vae.tokenizer.given]
         columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), after: list(again), "new": list(made)}
         heading = f"real windows, what the model makes of them, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
-    rows, parts = max(map(len, columns.values())), parts_of(vae.tokenizer)
-    high = 1.25 if vae.tokenizer.representation in ("mono", "trio") else 1.4
-    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows * parts + 0.6), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(rows * parts, len(columns))
-    for at, (name, some) in enumerate(columns.items()):
-        for row, one in enumerate(some):
-            axes = [figure.add_subplot(grid[row * parts + part, at]) for part in range(parts)]
-            draw_window(axes, one, vae.tokenizer, name.strip())
-    figure.suptitle(heading, fontsize=9)
-    return figure
+    return window_grid({name: [("", one) for one in some] for name, some in columns.items()}, vae.tokenizer, heading)
 
 
 # ---------------------------------------------------------------- latent space and curves
@@ -245,7 +274,9 @@ def picture_of_curves(run: Run, options: Visualize) -> Figure:
             for split, dash in (("train", "-"), ("held out", "--")):
                 points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
                 if points:
-                    axes.plot(*zip(*points, strict=True), dash, color=color, linewidth=1.2, label=f"{name.replace('_', ' ')}, {split}")
+                    alone = "." * (len(points) == 1)  # a line of one point is none
+                    label = f"{name.replace('_', ' ')}, {split}"
+                    axes.plot(*zip(*points, strict=True), dash + alone, color=color, linewidth=1.2, label=label)
         axes.set_title(title, fontsize=8)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)

@@ -22,6 +22,8 @@ from midi_utils import TICKS_PER_BEAT, Bar, MidiError, MidiFile, MidiTrack, file
 
 CHANNEL = 9  # of drums in General MIDI, counted from 0
 
+OURS = "drums (General MIDI)"  # name of the tracks that are written, by which they are known again
+
 Kit = Literal["general", "roland"]
 # Pitches of each class: the first is the one that is written. General MIDI with what is usually folded into it; and the pads of the
 # Roland kit that the Groove recordings were made on.
@@ -55,7 +57,7 @@ class DrumPattern:
     bpm: float = 120.0
     name: str = ""
     first_bar: int = 1  # of the file it was read from, counted from 1
-    note: str = ""  # what was left out on the way from the file
+    unknown: int = 0  # notes of the file that are no drum of the kit, and were left out
 
 
 def drum_track(midi: MidiFile) -> MidiTrack:
@@ -103,8 +105,7 @@ def read_pattern(
     hits[at] = True
     velocity[at] = track.velocity[chosen] / 127
     offset[at] = 2 * (exact[chosen] - step[chosen])
-    note = f"{unknown} note{'s' * (unknown > 1)} of no drum of the {kit} kit left out" if unknown else ""
-    return DrumPattern(hits, velocity, offset, midi.bpm_at(bars[0].start), name, number, note)
+    return DrumPattern(hits, velocity, offset, midi.bpm_at(bars[0].start), name, number, unknown)
 
 
 def read_patterns(midi: MidiFile, tokenizer: TokenizerConfig, kit: Kit = "general", hop: int = 0) -> list[DrumPattern]:
@@ -191,7 +192,7 @@ def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig
     A hit that is early on the very first step sounds on it: there is no time before the file's beginning.
 
     Args:
-        patterns: at least one; each [tokenizer.steps, 9].
+        patterns: at least one; each [tokenizer.steps, 9]. A note ends where the same drum is struck again, if that is earlier.
         markers: one at the beginning of each pattern, or none.
 
     Raises:
@@ -203,6 +204,7 @@ def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig
     total = round(len(patterns) * tokenizer.steps * step)
     head: list = [(0, 0, mido.MetaMessage("time_signature", numerator=4, denominator=4))]
     notes: list = []
+    struck: list[tuple[int, int, int]] = []  # class, tick, velocity
     last_bpm = None
     for i, pattern in enumerate(patterns):
         begin = i * tokenizer.steps
@@ -214,12 +216,15 @@ def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig
         for at, number in zip(*np.nonzero(pattern.hits), strict=True):
             on = max(0, round((begin + int(at) + float(pattern.offset[at, number]) / 2) * step))
             on = min(on, math.ceil((begin + int(at) + 0.5) * step) - 1)  # half a step late would be half a step early on the next
-            off = min(total, on + round(step))
-            pitch, loud = KITS["general"][number][0], max(1, min(127, round(127 * float(pattern.velocity[at, number]))))
-            notes.append((min(on, total - 1), 1, mido.Message("note_on", note=pitch, velocity=loud, channel=CHANNEL)))
-            notes.append((off, 0, mido.Message("note_off", note=pitch, velocity=0, channel=CHANNEL)))
+            struck.append((int(number), min(on, total - 1), max(1, min(127, round(127 * float(pattern.velocity[at, number]))))))
+    struck.sort()
+    for (number, on, loud), (other, again, _) in zip(struck, [*struck, (-1, 0, 0)][1:], strict=True):
+        off = min(total, on + round(step), again if other == number and again > on else total)
+        pitch = KITS["general"][number][0]
+        notes.append((on, 1, mido.Message("note_on", note=pitch, velocity=loud, channel=CHANNEL)))
+        notes.append((off, 0, mido.Message("note_off", note=pitch, velocity=0, channel=CHANNEL)))
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT, charset="utf-8")
-    setup = [mido.MetaMessage("track_name", name=patterns[0].name or "drums")]
+    setup = [mido.MetaMessage("track_name", name=patterns[0].name or OURS)]
     file.tracks = [timed_track([], head, total), timed_track(setup, notes, total)]
     buffer = BytesIO()
     file.save(file=buffer)

@@ -46,18 +46,22 @@ class Window:
     first_bar: int  # of the file, counted from 1
     bpm: float
     programs: tuple[int, ...] = ()  # of its lines, 0..127
-    part: str = ""  # the name of the line it was read from
+    part: str = ""  # the names of the lines it was read from
+    unknown: int = 0  # drum notes that are no drum of the kit, and were left out
 
 
 # ---------------------------------------------------------------- reading
 
 
-def lines_of(midi: MidiFile, songs: SongConfig, programs: str, flag: str = "--programs") -> list[tuple[int, MidiTrack]]:
+def lines_of(
+    midi: MidiFile, songs: SongConfig, programs: str, flag: str = "--programs", one_line: bool = False
+) -> list[tuple[int, MidiTrack]]:  # fmt: skip
     """The parts of a file that are lines of some programs, or those that --track names, each with its number in the file.
 
     Args:
         programs: such as 32-39; "" for all but drums.
         flag: what chooses the programs.
+        one_line: the programs are those that a model was trained on, and cannot be chosen any more.
 
     Raises:
         MidiError: there is none; what there is is named.
@@ -70,12 +74,21 @@ def lines_of(midi: MidiFile, songs: SongConfig, programs: str, flag: str = "--pr
     else:
         found = [(i, track) for i, track in numbered if not track.is_drum and (not wanted or track.program in wanted)]
     if not found:
-        there = ", ".join(f"{i} {part_name(track)}" for i, track in numbered[:8]) or "no part with notes"
+        there = listed(numbered) or "no part with notes"
         what = f"--track {songs.track}" if asked else f"programs {programs}" if programs else "any program"
-        choose = f"choose with {'' if flag == '--bass-programs' else '--track, or other '}{flag}"
+        bass = flag == "--bass-programs"
+        choose = f"choose with {'' if bass else '--track, or other '}{flag}"
+        if one_line:
+            choose = "which is what this model was trained on" if bass else "choose one of them with --track"
         choose = choose if any(not track.is_drum for _, track in numbered) else "it has only drums"
         raise MidiError("no usable line", f"none of {what}; there: {there}; {choose}")
     return found
+
+
+def listed(numbered: Sequence[tuple[int, MidiTrack]], most: int = 32) -> str:
+    """Parts with their numbers in the file."""
+    names = [f"{number} {part_name(track)}" for number, track in numbered]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def part_name(track: MidiTrack) -> str:
@@ -130,10 +143,9 @@ def _read_line(
 
 
 def _lines(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: TokenizerConfig, one_line: bool) -> Reader:
-    tracks = lines_of(midi, songs, songs.programs)
+    tracks = lines_of(midi, songs, songs.programs, one_line=one_line)
     if one_line and len(tracks) > 1:
-        names = ", ".join(f"{number} {part_name(track)}" for number, track in tracks[:8])
-        raise MidiError("several lines", f"{len(tracks)} fit: {names}; choose one with --track")
+        raise MidiError("several lines", f"{len(tracks)} fit: {listed(tracks)}; choose one with --track")
     for track, windows in _windows_of([track for _, track in tracks], midi, songs, tokenizer):
 
         def make(window: tuple[int, list[Bar]], track: MidiTrack = track) -> Window:
@@ -174,7 +186,7 @@ def _drums(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: Token
         if struck < least_notes(songs, tokenizer):
             raise MidiError("no notes", f"bars {window[0]}-{window[0] + tokenizer.bars - 1}: drums on {struck} steps")
         steps = to_groove(pattern) if tokenizer.representation == "groove" else to_tokens(pattern.hits).astype(np.uint16)
-        return Window(steps, pattern.first_bar, pattern.bpm)
+        return Window(steps, pattern.first_bar, pattern.bpm, unknown=pattern.unknown)
 
     for window in file_riffs(midi, track, tokenizer, songs.hop)[0]:
         yield make, window
@@ -182,14 +194,14 @@ def _drums(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: Token
 
 def _trios(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: TokenizerConfig, one_line: bool) -> Reader:
     drums = drum_track(midi)
-    basses = lines_of(midi, dataclasses.replace(songs, track=""), songs.bass_programs, "--bass-programs")
+    basses = lines_of(midi, dataclasses.replace(songs, track=""), songs.bass_programs, "--bass-programs", one_line)
     bass = max((track for _, track in basses), key=lambda track: len(track.pitch))
-    melodies = [(number, track) for number, track in lines_of(midi, songs, songs.programs) if track is not bass]
+    melodies = [(number, track) for number, track in lines_of(midi, songs, songs.programs, one_line=one_line) if track is not bass]
     if not melodies:
-        raise MidiError("no usable line", f"no melody beside the bass, {part_name(bass)}; choose with --track or --programs")
+        choose = "--track" if one_line else "--track or --programs"
+        raise MidiError("no usable line", f"no melody beside the bass, {part_name(bass)}; choose with {choose}")
     if one_line and len(melodies) > 1:
-        names = ", ".join(f"{number} {part_name(track)}" for number, track in melodies[:8])
-        raise MidiError("several lines", f"{len(melodies)} fit as the melody: {names}; choose one with --track")
+        raise MidiError("several lines", f"{len(melodies)} fit as the melody: {listed(melodies)}; choose one with --track")
     lowest, highest = (dataclasses.replace(tokenizer, representation="mono", policy=policy) for policy in ("lowest", "highest"))
     for melody, windows in _windows_of([track for _, track in melodies], midi, songs, tokenizer):
 
@@ -199,7 +211,8 @@ def _trios(midi: MidiFile, songs: SongConfig, data: DataConfig, tokenizer: Token
             low = _read_line(midi, bass, window, dataclasses.replace(data, low=1), lowest, least)
             pattern = read_pattern(midi, drums, window, tokenizer, songs.kit)
             steps = np.stack([high.tokens, low.tokens, to_tokens(pattern.hits)], axis=1).astype(np.uint16)
-            return Window(steps, high.first_bar, high.bpm, (melody.program, bass.program), melody.name)
+            part = f"{part_name(melody)} and, as the bass, {part_name(bass)}" if one_line else melody.name
+            return Window(steps, high.first_bar, high.bpm, (melody.program, bass.program), part, pattern.unknown)
 
         for window in windows:
             yield make, window
@@ -244,7 +257,7 @@ def windows_to_midi(
     """
     marks = [((0.0, name),) for name in names] or [()] * len(windows)
     if tokenizer.representation in ("drums", "groove"):
-        return patterns_to_midi([to_pattern(steps, tokenizer, bpm, "drums") for steps in windows], tokenizer, names)
+        return patterns_to_midi([to_pattern(steps, tokenizer, bpm) for steps in windows], tokenizer, names)
     line = dataclasses.replace(tokenizer, representation="mono")
     programs = programs or (0, 33)
 

@@ -159,7 +159,7 @@ def _cut_section(
         used = True
         at += cut.hop or size
     if not used and section.stop - section.first < size:
-        part.refused.append(("too short", f"{section.name}: {plural(section.stop - section.first, 'bar')}, a riff has {size}"))
+        part.refused.append(("too short", f"{section.name}: {plural(section.stop - section.first, 'bar')}, {size} needed"))
 
 
 def slug(text: str, most: int = 40) -> str:

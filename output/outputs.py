@@ -100,9 +100,9 @@ def write_with_json(path: Path, midi: bytes, facts: Mapping[str, Any], beside: M
 # ---------------------------------------------------------------- what is said about it
 
 
-def mention_others(folder: Path, noun: str, ours: Sequence[Path]) -> None:
-    """Say that files of earlier calls lie beside those of this one."""
-    others = set(folder.glob(f"{noun}_seed*.mid")) - set(ours)
+def mention_others(folder: Path, noun: str, ours: Sequence[Path], names: str = "") -> None:
+    """Say that files of earlier calls lie beside those of this one. names: what they match; <noun>_seed*.mid if nothing is said"""
+    others = set(folder.glob(names or f"{noun}_seed*.mid")) - set(ours)
     if others:
         print(f"{folder}: {plural(len(others), noun)} of earlier calls lie there too; --output-dir keeps sets apart")
 

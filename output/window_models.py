@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoints import load_prior, load_same_windows, load_vae, songs_config, weights_hash
+from checkpoints import load_prior, load_same_windows, load_vae, require_kind, songs_config, weights_hash
 from config import DIFFUSION_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from family.corpus import RULES, WindowData
@@ -41,6 +41,11 @@ class WindowModel:
         """How its files are read."""
         values = self.content["data"]
         return DataConfig(**{name: values[name] for name in RULES})
+
+    @property
+    def pitches(self) -> range:
+        """What its lines may play: what they were read with."""
+        return range(max(1, self.data.low), self.data.high + 1)
 
     def hashes(self) -> dict[str, str | None]:
         """Of the weights, for the record."""
@@ -89,6 +94,7 @@ def load_window_model(options: Generate, device: torch.device, with_prior: bool)
     songs = songs_config(content, path)
     if not songs.songs:
         raise UserError(f"{path}: is a VAE of riffs; give --preset riff_2bar (or the preset it was trained with)")
+    require_kind(vae, content, options.preset, path)
     diffusion = None
     if with_prior and options.sample.prior == "diffusion" and (folder / DIFFUSION_FILE).exists():
         diffusion = load_prior(folder / DIFFUSION_FILE, vae, options.sample, str(device))

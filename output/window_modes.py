@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 
 from config import SampleConfig, TokenizerConfig, UserError
 from dataset import plural
-from family.measures import NearestWindow, backbeat, playing
+from family.drums import OURS, Kit
+from family.measures import NearestWindow, backbeat, onsets_of, playing
 from family.windows import Window, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
 from latents import as_steps, given_hits
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
-from midi_utils import MidiError, program_name
+from midi_utils import MidiError, program_name, read_midi
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
@@ -115,6 +117,10 @@ def print_table(labels: Sequence[str], steps: np.ndarray, model: WindowModel, ne
         print(f"{label:{first}s}  " + "  ".join(f"{cell:>{len(head)}s}" for cell, head in zip(cells, heads, strict=True)) + more)
     if len(labels) > most:
         print(f"   ... and {len(labels) - most} more")
+    begun = np.stack([part != 0 for part in onsets_of(steps, model.tokenizer)]).any(axis=(0, 2))
+    silent = int((~begun).sum())
+    if silent:
+        print(f"silent, without a note or hit: {silent} of {len(steps)}")
     if nearest is None:
         return
     if model.windows is None:
@@ -140,7 +146,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
         refuse_to_overwrite(path)
 
     def draw(some: Sequence[int], attempt: int) -> np.ndarray:
-        return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt)[0]
+        return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt, pitches=model.pitches)[0]
 
     path_of = dict(zip(seeds, paths, strict=True))
     steps, attempts, nearest, seeds, refused = draw_original(draw, seeds, model.known.nearest, options.max_copy, "window")
@@ -155,7 +161,8 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
     write_all(files, model, record_of(options, options.sample, model, bpm, programs))
     print_table([f"seed {seed}" for seed in seeds], steps, model, nearest)
     say_files(files, model, bpm, programs)
-    prior = "the latent diffusion model" if model.diffusion is not None else "N(0, I): no diffusion model was trained, or --prior normal"
+    why = "as --prior asks" if options.sample.prior == "normal" else "no diffusion model was trained"
+    prior = "the latent diffusion model" if model.diffusion is not None else f"N(0, I): {why}"
     print(f"z from {prior}, temperature {options.sample.temperature:g}")
     mention_others(folder, "window", paths)
     return report_redrawn("window", attempts, refused, options.max_copy, MAX_ATTEMPTS)
@@ -163,7 +170,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
 
 def say_file(made: Made, model: WindowModel, bpm: float, programs: Sequence[int]) -> None:
     bars = len(made.windows) * model.tokenizer.bars
-    what = ", ".join(program_name(program) for program in programs) or "drums"
+    what = ", ".join([program_name(program) for program in programs] + ["drums"] * (model.tokenizer.representation != "mono"))
     print(f"{made.path}: {plural(bars, 'bar')} at {bpm:g} bpm, {what}")
 
 
@@ -187,13 +194,16 @@ def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = T
     """
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"{file}: there is no such file; give a MIDI file")
-    kit = model.songs.kit if options.kit == "as_trained" else options.kit
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise UserError(f"{file}: {what}; give a MIDI file")
+    kit = kit_of(path, options, model)
     songs = dataclasses.replace(model.songs, hop=1, track=options.track, kit=kit, min_notes_per_bar=0.0)
     try:
         windows, _ = read_windows(path, songs, model.data, model.tokenizer, one_line=True)
     except MidiError as error:
         raise UserError(f"{file}: {error}") from None
+    if model.tokenizer.representation != "mono":
+        print(f"{file}: {', '.join(filter(None, (windows[0].part, f'drums read as the {kit} kit')))} (--kit takes the other)")
     by_bar = {window.first_bar: window for window in windows}
     if options.from_bar and options.from_bar not in by_bar:
         raise UserError(
@@ -207,7 +217,22 @@ def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = T
     if covered < end and whole:
         left = f"bar {end} is" if covered + 1 == end else f"bars {covered + 1}-{end} are"
         print(f"{file}: {left} left out: this model reads {plural(model.tokenizer.bars, 'bar')} at a time")
-    return [by_bar[bar] for bar in places if bar in by_bar]
+    found = [by_bar[bar] for bar in places if bar in by_bar]
+    unknown = sum(window.unknown for window in (found if whole else found[:1]))
+    if unknown:
+        print(f"{file}: {plural(unknown, 'note')} left out: no drum of the {kit} kit")
+    return found
+
+
+def kit_of(path: Path, options: FromRiff, model: WindowModel) -> Kit:
+    """Which drum each pitch of a file is: as asked for; General MIDI if generate.py wrote it; else as in the training files."""
+    if options.kit != "as_trained":
+        return options.kit
+    try:
+        ours = any(track.is_drum and track.name == OURS for track in read_midi(path).tracks)
+    except MidiError:
+        ours = False  # whoever reads it says what is wrong
+    return "general" if ours else model.songs.kit
 
 
 def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowModel) -> int:
@@ -280,6 +305,7 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     write_all(files, model, record_of(options, dataclasses.replace(options.sample, temperature=0.0), model, bpm, programs))
     print_table(labels, new, model, model.known.nearest(new))
     say_files(files, model, bpm, programs)
+    mention_others(folder, "step", [made.path for made in files], f"{glob.escape(stem)}_interpolate*_step*.mid")
     return 0
 
 
@@ -298,7 +324,7 @@ def decoded(
         rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)  # each chunk is full
         uniform, _ = random_numbers(model.vae, [entropy[row] if entropy else [0] for row in rows], draws=0)
         struck = None if hits is None else hits[rows].to(device)
-        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck)
+        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck, model.pitches)
         parts.append(made[: len(z) - first].cpu())
     return torch.cat(parts).numpy()
 

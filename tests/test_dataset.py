@@ -84,7 +84,7 @@ def test_refusals_of_one_file(write: Write) -> None:
     assert refusal(write("long.mid", long)) == ("too long", "10 bars, at most 8 (--max-bars): a song, cut it into riffs first")
     assert len(read_file_riffs(write("long.mid", long), DataConfig(max_bars=0), TOKENIZER)[0]) == 5
     assert len(read_file_riffs(write("eight.mid", long[:32]), DataConfig(), TOKENIZER)[0]) == 4
-    assert refusal(write("short.mid", EIGHTHS[:8])) == ("too short", "1 bar, a riff has 2")
+    assert refusal(write("short.mid", EIGHTHS[:8])) == ("too short", "1 bar, 2 needed")
     assert refusal(write("waltz.mid", [*EIGHTHS, (8, 1, 40)], meters=[(0, 3, 4)])) == ("not 4/4", "3/4")
     assert refusal(write("jig.mid", EIGHTHS, meters=[(0, 6, 8)])) == ("not 4/4", "6/8")
     assert refusal(write("triplets.mid", [(i / 3, 1 / 3, 40) for i in range(24)]))[0] == "off the grid"
@@ -149,7 +149,7 @@ def test_every_file_ends_as_used_or_refused(write: Write, tmp_path: Path) -> Non
     assert data.tokens.shape == (2, 32)
     text = summary(data)
     assert "5 files, 2 used, 3 refused; 2 riffs of 1 song\n" in text
-    for reason in ("unreadable: 1: b_1.mid", "too short: 1: c_1.mid (1 bar, a riff has 2)", "not MIDI: 1: tab.gp4"):
+    for reason in ("unreadable: 1: b_1.mid", "too short: 1: c_1.mid (1 bar, 2 needed)", "not MIDI: 1: tab.gp4"):
         assert f"refused, {reason}" in text
 
 

@@ -442,5 +442,5 @@ def test_other_meters_and_triplets_are_refused_with_the_reason(write: Callable[.
     with pytest.raises(MidiError, match="no guitar"):
         cut(write("piano.mid", [(0, 1, 60)], program=0))
     short = write("short.mid", [(0, 1, 45), (1, 1, 47), (4, 1, 45)], markers=((0.0, "Verse"), (4.0, "Chorus")), program=30)
-    with pytest.raises(MidiError, match="too short: Verse: 1 bar, a riff has 2"):
+    with pytest.raises(MidiError, match="too short: Verse: 1 bar, 2 needed"):
         cut(short)

@@ -21,7 +21,7 @@ import training
 from checkpoints import VAE_KIND, load_vae, read_checkpoint
 from config import DIFFUSION_FILE, TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
 from family.drums import patterns_to_midi, read_patterns, tapped
-from family.windows import read_windows
+from family.windows import read_windows, windows_to_midi
 from latents import as_steps
 from midi_utils import read_midi
 from presets import TrainVAE, parse_options
@@ -289,6 +289,65 @@ def test_humanize_plays_what_is_written(generate: Callable[..., Result], band: P
     assert record["steps"] == json.loads(path.with_suffix(".json").read_text())["steps"]
 
 
+def test_its_own_drums_are_read_as_it_writes_them(
+    generate: Callable[..., Result], band: Path, tmp_path: Path, run_of: Any, here: Here
+) -> None:
+    """Guards against toms that climb, or go, each time a file goes through: what is written is General MIDI, Groove is read as Roland."""
+    steps = np.zeros((32, 27), dtype=np.float32)
+    steps[np.arange(9) * 3, np.arange(9)] = 1
+    steps[:, 9:18] = 0.5 * steps[:, :9]
+    ours, theirs = tmp_path / "ours.mid", tmp_path / "theirs.mid"
+    ours.write_bytes(windows_to_midi([steps], TokenizerConfig(representation="groove"), 100.0))
+    midi = mido.MidiFile(ours)
+    midi.tracks[1][0] = mido.MetaMessage("track_name", name="Drums")
+    midi.tracks[1].insert(1, mido.Message("note_on", note=56, velocity=90, channel=9, time=0))  # a cowbell
+    midi.save(theirs)
+    run = tmp_path / "run"
+    shutil.copytree(run_of("humanize"), run)
+    content = torch.load(run / VAE_FILE, weights_only=True)
+    content["songs"]["kit"] = "roland"
+    torch.save(content, run / VAE_FILE)
+
+    def toms_of(file: Path, *flags: str) -> tuple[str, np.ndarray]:
+        words = ["reconstruct", str(file), "--preset", PRESETS["humanize"], "--run-dir", str(run), "--output-dir", str(tmp_path / "out")]
+        result = here("generate", *words, *flags)
+        assert result.code == 0, result.err
+        (path,) = (tmp_path / "out").glob(f"{file.stem}_*.json")
+        return result.out, np.array(json.loads(path.read_text())["steps"])[0, :, 4:7].sum(axis=0)
+
+    said, toms = toms_of(ours)
+    assert toms.tolist() == [1, 1, 1] and "read as the general kit" in said
+    said, toms = toms_of(theirs)
+    assert toms.tolist() == [0, 1, 2] and "read as the roland kit" in said  # 45 is a mid tom there, 48 a high one
+    assert "1 note left out: no drum of the roland kit" in said
+    said, toms = toms_of(theirs, "--kit", "general")
+    assert toms.tolist() == [1, 1, 1]
+
+
+def test_lines_stay_in_their_range_and_silence_is_said(generate: Callable[..., Result], tmp_path: Path) -> None:
+    """Models of twelve steps write anything that they may."""
+    for kind, lowest in (("mono", 21), ("trio", 21)):
+        assert generate(kind, "--seeds", "0-19", "--temperature", "3").code == 0
+        steps = np.array([json.loads(path.read_text())["steps"] for path in (tmp_path / "out" / "windows").glob("*.json")])[:, 0]
+        melody = steps[..., 0] if kind == "trio" else steps
+        pitches = melody[(melody > 0) & (melody < 128)]
+        assert lowest <= pitches.min() < pitches.max() <= 108
+        if kind == "trio":
+            bass = steps[..., 1]
+            assert bass[(bass > 0) & (bass < 128)].max() <= 108 and bass[bass > 0].min() < 21
+        shutil.rmtree(tmp_path / "out")
+    result = generate("mono", "--seeds", "0-3", "--temperature", "0")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "windows").glob("*.json")]
+    silent = sum(not any(0 < token < 128 for token in record["steps"][0]) for record in records)
+    assert (f"silent, without a note or hit: {silent} of 4" in result.out) == bool(silent)
+
+
+def test_files_of_an_earlier_way_are_mentioned(generate: Callable[..., Result], band: Path) -> None:
+    files = [str(band / "song0.mid"), str(band / "song1.mid")]
+    assert "earlier calls" not in generate("drums", "interpolate", *files, "--steps", "4").out
+    assert "1 step of earlier calls" in generate("drums", "interpolate", *files, "--steps", "3").out
+
+
 def test_each_seed_plays_the_score_its_own_way(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
     def played(*flags: str) -> np.ndarray:
         assert generate("humanize", "reconstruct", str(band / "song2.mid"), *flags).code == 0
@@ -457,8 +516,33 @@ def test_riff_and_window_models_are_told_apart(
     assert_one_line(result, "generate", "of windows of songs", "--preset")
 
 
+def test_a_preset_of_other_music_is_refused(generate: Callable[..., Result], here: Here, run_of: Any) -> None:
+    for preset, kind in (("drums_2bar_small", "mono"), ("groove_2bar_small", "tap")):
+        for script in ("generate", "train_diffusion"):
+            result = here(script, "--preset", preset, "--run-dir", str(run_of(kind)), "--threads", "1")
+            assert_one_line(result, script, f"is not of the music of --preset {preset}; give --preset {PRESETS[kind]}")
+    assert_one_line(here("train_diffusion", "--run-dir", str(run_of("mono"))), "train_diffusion", f"give --preset {PRESETS['mono']}")
+
+
+def test_seeds_and_how_many_do_not_go_together(generate: Callable[..., Result]) -> None:
+    assert_one_line(generate("mono", "--seeds", "3,5", "--num-outputs", "3"), "generate", "--num-outputs 3: has no effect beside --seeds")
+
+
 def test_evaluate_is_about_riffs(here: Here, run_of: Any) -> None:
+    result = here("evaluate", "--preset", PRESETS["mono"], "--run-dir", str(run_of("mono")))
+    assert_one_line(result, "evaluate", "evaluate.py judges riffs and pieces")
+    assert not (run_of("mono") / "evaluation").exists()
     assert_one_line(here("evaluate", "--run-dir", str(run_of("mono"))), "evaluate", "windows of songs")
+
+
+@pytest.mark.parametrize("kind", ["mono", "drums", "trio"])
+def test_pictures_of_files_of_songs(kind: str, here: Here, tmp_path: Path) -> None:
+    """Drawn as a preset reads them, without a run."""
+    (tmp_path / "song0.mid").write_bytes(song(0, 16))
+    flags = ["--preset", PRESETS[kind], "--run-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path)]
+    result = here("visualize_tokens", str(tmp_path / "song0.mid"), *flags)
+    assert result.code == 0, result.err
+    assert_is_a_picture(tmp_path / "file_song0.png")
 
 
 @pytest.mark.parametrize("kind", ["mono", "humanize", "trio"])
