@@ -300,7 +300,9 @@ def test_its_own_drums_are_read_as_it_writes_them(
     ours.write_bytes(windows_to_midi([steps], TokenizerConfig(representation="groove"), 100.0))
     midi = mido.MidiFile(ours)
     midi.tracks[1][0] = mido.MetaMessage("track_name", name="Drums")
-    midi.tracks[1].insert(1, mido.Message("note_on", note=56, velocity=90, channel=9, time=0))  # a cowbell
+    for message in midi.tracks[1]:
+        if message.type in ("note_on", "note_off") and message.note == 36:
+            message.note = 56  # a cowbell
     midi.save(theirs)
     run = tmp_path / "run"
     shutil.copytree(run_of("humanize"), run)
