@@ -65,7 +65,8 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "examples": {"config", "dataset", "family.corpus"},
     "heads": {"config"},
     "diffusion": {"config"},
-    "models": {"config", "diffusion", "heads", "presets"},
+    "recurrent": set(),
+    "models": {"config", "diffusion", "heads", "presets", "recurrent"},
     "language_model": {"config", "pieces", "presets"},
     "latents": {"config", "dataset", "family.corpus", "family.windows", "models"},
     "steering.rules": {"config", "midi_utils"},
@@ -89,7 +90,9 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         *("config", "diffusion", "midi_utils", "models"),
         *("steering.attributes", "steering.directions", "steering.drawing", "steering.keys", "steering.rules"),
     },
-    "checkpoints": {"config", "family.corpus", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces"},
+    "checkpoints": {
+        *("config", "family.corpus", "diffusion", "files", "dataset", "language_model", "models", "measures.novelty", "pieces", "presets"),
+    },
     "training": {"config", "files"},
     "resuming": {"config", "checkpoints", "training"},
     "measures.model_figures": {
@@ -143,7 +146,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
         *("checkpoints", "config", "family.corpus", "family.measures", "diffusion", "latents", "models", "presets"),
     },
     "output.window_modes": {
-        *("config", "dataset", "files", "measures.metrics", "family.measures", "midi_utils", "output.outputs", "presets"),
+        *("config", "dataset", "files", "measures.metrics", "family.drums", "family.measures", "midi_utils", "output.outputs", "presets"),
         *("family.windows", "latents", "output.window_models", "sampling", "steering.ways"),
     },
     "output.pictures": {"config", "family.windows", "guitar.fretboard", "midi_utils"},
