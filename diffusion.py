@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DiffusionConfig
+from products import QuickLinear
 
 
 class NoiseSchedule(nn.Module):
@@ -75,9 +76,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
-        self.condition = nn.Linear(hidden_size, 2 * hidden_size)
-        self.up = nn.Linear(hidden_size, 2 * hidden_size)
-        self.down = nn.Linear(2 * hidden_size, hidden_size)
+        self.condition = QuickLinear(hidden_size, 2 * hidden_size)
+        self.up = QuickLinear(hidden_size, 2 * hidden_size)
+        self.down = QuickLinear(2 * hidden_size, hidden_size)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.condition(time).chunk(2, dim=-1)  # [B, H] each
@@ -93,14 +94,14 @@ class Denoiser(nn.Module):
         super().__init__()
         hidden = model.hidden_size
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(hidden // 2) / (hidden // 2)), persistent=False)
-        self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.time = nn.Sequential(QuickLinear(hidden, hidden), nn.SiLU(), QuickLinear(hidden, hidden), nn.SiLU())
         self.time_scale = 1000 / model.num_timesteps
-        self.enter = nn.Linear(z_size, hidden)
+        self.enter = QuickLinear(z_size, hidden)
         self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(model.blocks))
         self.norm = nn.LayerNorm(hidden)
-        self.leave = nn.Linear(hidden, z_size)
+        self.leave = QuickLinear(hidden, z_size)
         conditions = len(model.condition_names)
-        self.condition = nn.Sequential(nn.Linear(2 * conditions, hidden), nn.SiLU(), nn.Linear(hidden, hidden)) if conditions else None
+        self.condition = nn.Sequential(QuickLinear(2 * conditions, hidden), nn.SiLU(), QuickLinear(hidden, hidden)) if conditions else None
         for block in self.blocks:
             nn.init.zeros_(block.down.weight)  # type: ignore[union-attr,arg-type]
             nn.init.zeros_(block.down.bias)  # type: ignore[union-attr,arg-type]
@@ -108,11 +109,12 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """x_t: [B, Z]; t: int64 [B]; conditions: [B, A], normalised, NaN where nothing is asked, or None for nothing -> [B, Z]"""
+        """x_t: [B, Z]; t: int64 [B], or [1] for all; conditions: [B, A] or [1, A], normalised, NaN where nothing is asked, or None for
+        nothing -> [B, Z]"""
         angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))  # [B, H]
         if self.condition is not None:
-            asked = x_t.new_zeros(len(x_t), self.condition[0].in_features // 2) if conditions is None else conditions.isfinite().to(x_t)
+            asked = x_t.new_zeros(len(t), self.condition[0].in_features // 2) if conditions is None else conditions.isfinite().to(x_t)
             values = asked if conditions is None else conditions.nan_to_num(0.0)
             time = time + self.condition(torch.cat([values, asked], dim=-1))
         x = self.enter(x_t)  # [B, H]

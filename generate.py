@@ -14,10 +14,14 @@ more than --max-copy is drawn again. The same seed gives the same bytes, whateve
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from presets import answer_early, parse_generate
+
+if __name__ == "__main__":
+    answer_early(parse_generate)
 
 from checkpoints import training_riffs
 from config import ATTRIBUTES, LONG_FILE, GuitarConfig, SoundConfig, SteerConfig, UserError, run_script
@@ -38,7 +42,6 @@ from output.riff_modes import (
 from output.riff_output import Output, as_riffs, kinds_written, print_table, say_guitar, write_outputs
 from output.window_modes import write_windows
 from presets import (
-    MODES,
     Answer,
     Arrange,
     FromRiff,
@@ -49,7 +52,7 @@ from presets import (
     format_options,
     is_language_model,
     is_of_windows,
-    parse_options,
+    parse_generate,
     parse_seeds,
     preset_options,
     writes_events,
@@ -209,24 +212,8 @@ def idle_in(options: Generate) -> tuple[str, ...]:
     return ("steer.density",) if getattr(options, "keep_pitches", False) else ()
 
 
-def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:
-    """The mode that a command line begins with, and the rest of it.
-
-    Raises:
-        UserError: another word.
-    """
-    for before, word in itertools.pairwise(argv):
-        if word in MODES and argv[0] not in MODES and not before.startswith("-"):  # behind an option it may be a value
-            raise UserError(f"{word}: the mode comes first: generate.py {word} ...")
-    if not argv or argv[0].startswith("-"):
-        return Sample, argv
-    if argv[0] not in MODES:
-        raise UserError(f"{argv[0][:60]}: is no mode; give {', '.join(MODES)}, then files and options")
-    return MODES[argv[0]], argv[1:]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(*parse_mode(sys.argv[1:] if argv is None else argv))
+    options = parse_generate(sys.argv[1:] if argv is None else argv)
     if options.run.dry_run:
         print(format_options(options))
         return 0

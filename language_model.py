@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import LMConfig
+from products import Product
 
 BUCKET = 32  # tokens
 
@@ -182,8 +183,10 @@ class LanguageModelStepper:
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self._weights = [torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).t().contiguous() for layer in model.layers]
-        self._biases = [layer.bias_ih_l0 + layer.bias_hh_l0 for layer in model.layers]
+        self._products = [
+            Product(torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).detach(), (layer.bias_ih_l0 + layer.bias_hh_l0).detach())
+            for layer in model.layers
+        ]
 
     def __call__(self, tokens: Tensor, state: LMState) -> tuple[Tensor, LMState]:
         """
@@ -195,8 +198,8 @@ class LanguageModelStepper:
             logits of the next token [B, V], and the state after this one.
         """
         x, layers = self.model.embed(tokens, state.count), []  # [B, E]
-        for weight, bias, (hidden, cell) in zip(self._weights, self._biases, state.layers, strict=True):
-            gates = torch.addmm(bias, torch.cat([x, hidden[0]], dim=1), weight)  # [B, 4 H]
+        for product, (hidden, cell) in zip(self._products, state.layers, strict=True):
+            gates = product(torch.cat([x, hidden[0]], dim=1))  # [B, 4 H]
             write, forget, new, read = gates.chunk(4, dim=1)
             after = torch.sigmoid(forget) * cell[0] + torch.sigmoid(write) * torch.tanh(new)
             x = torch.sigmoid(read) * torch.tanh(after)

@@ -11,8 +11,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +18,10 @@ from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
-from recurrent import Product, Recurrent, Stepping, linear, state_size
+from products import Product, prepared
+from recurrent import Recurrent, Stepping, linear, state_size
 
 LN2 = math.log(2.0)
-Part = TypeVar("Part", bound=nn.Module)
-Layout = TypeVar("Layout")
 
 
 @dataclass(frozen=True)
@@ -218,19 +215,6 @@ class HierarchicalDecoder(nn.Module):
 
 
 # ---------------------------------------------------------------- decoders, step by step
-
-_PREPARED: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
-
-
-@torch.no_grad()
-def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precision: torch.dtype) -> Layout:
-    """The weights of a part, laid out for going on step by step; laid out again only when one of them has changed."""
-    weights = [*part.parameters(), *getattr(part, "embedding", nn.Module()).parameters()]
-    state = (precision, [(weight.data_ptr(), weight._version) for weight in weights])
-    found = _PREPARED.get(part)
-    if found is None or found[0] != state:
-        found = _PREPARED[part] = state, layout(part, precision)
-    return found[1]
 
 
 class DecoderWeights:

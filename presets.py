@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -39,6 +40,7 @@ from config import (
     VAETrainConfig,
     require,
     require_finite,
+    run_script,
 )
 from family.presets import FAMILY
 
@@ -436,6 +438,39 @@ def parse_options(script: type[Script], argv: Sequence[str] | None = None) -> Sc
     if isinstance(options, TrainVAE):
         options.refuse_without_effect(default)  # type: ignore[arg-type]
     return options
+
+
+def parse_mode(argv: Sequence[str]) -> tuple[type[Generate], Sequence[str]]:
+    """The mode that a command line begins with, and the rest of it.
+
+    Raises:
+        UserError: another word.
+    """
+    for before, word in itertools.pairwise(argv):
+        if word in MODES and argv[0] not in MODES and not before.startswith("-"):  # behind an option it may be a value
+            raise UserError(f"{word}: the mode comes first: generate.py {word} ...")
+    if not argv or argv[0].startswith("-"):
+        return Sample, argv
+    if argv[0] not in MODES:
+        raise UserError(f"{argv[0][:60]}: is no mode; give {', '.join(MODES)}, then files and options")
+    return MODES[argv[0]], argv[1:]
+
+
+def parse_generate(argv: Sequence[str]) -> Generate:
+    """parse_options for generate.py, whose command line may begin with a mode."""
+    return parse_options(*parse_mode(argv))
+
+
+def answer_early(parse: Callable[[Sequence[str]], Any]) -> None:
+    """Where a script is asked what its options are, or what they would be, say so and end the process: before PyTorch is loaded, which
+    takes seconds. parse: of the script's command line"""
+
+    def answer(argv: Sequence[str]) -> int:
+        print(format_options(parse(argv)))
+        return 0
+
+    if {"-h", "--help", "--dry-run"} & set(sys.argv[1:]):
+        run_script(answer)
 
 
 def format_options(options: Any, indent: str = "") -> str:

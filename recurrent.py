@@ -11,8 +11,9 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from products import Product
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -55,44 +56,6 @@ def state_parts(state: Tensor, is_lstm: bool) -> tuple[Tensor, ...]:
 
 
 # ---------------------------------------------------------------- step by step
-
-
-class Product:
-    """x -> x W^T + b of a few rows, many times: weights are laid out once for oneDNN, where there is one. In float32 that is 2.3 times as
-    quick as F.linear on a CPU that MKL does not know, from some rows on.
-
-    Args:
-        weight: [outputs, inputs]
-        bias: [outputs] or None.
-        precision: what is multiplied; sums are float32 inside.
-    """
-
-    FEW = 4  # rows: up to so many, F.linear is quicker
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, precision: torch.dtype = torch.float32) -> None:
-        self.precision, self.bias = precision, None if bias is None else bias.to(precision)
-        self.weight = weight.to(precision).contiguous()
-        self.packed = None
-        if onednn_multiplies(weight.device.type, precision):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: float32 [B, inputs] -> [B, outputs], in the precision multiplied in"""
-        if self.precision != torch.float32:
-            x = x.to(self.precision)
-        elif len(x) <= self.FEW:
-            return F.linear(x, self.weight, self.bias)
-        if self.packed is None:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-
-@functools.cache
-def onednn_multiplies(device: str, precision: torch.dtype) -> bool:
-    """Whether oneDNN is there for products of a precision."""
-    if device != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return precision == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @dataclass

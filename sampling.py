@@ -225,7 +225,7 @@ def sample_latents(
     view = view or diffusion.x0_and_eps
     abar = diffusion.schedule.alphas_cumprod.double()
     for i, t in enumerate(times):
-        x_0, eps = view(x, torch.full((len(x),), t, dtype=torch.int64, device=x.device))
+        x_0, eps = view(x, torch.full((1,), t, dtype=torch.int64, device=x.device))
         if i + 1 == len(times):
             return diffusion.denormalize(x_0)
         now, following = abar[t], abar[times[i + 1]]

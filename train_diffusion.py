@@ -13,8 +13,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from presets import TrainDiffusion, answer_early, parse_options
+
+if __name__ == "__main__":
+    answer_early(partial(parse_options, TrainDiffusion))
 
 import numpy as np
 import torch
@@ -40,7 +46,7 @@ from diffusion import LatentDiffusion
 from latents import LatentTable, latent_table, prior_tokens, prior_windows
 from measures.novelty import TrainingRiffs, human_distance
 from models import MusicVAE
-from presets import TrainDiffusion, format_options, is_language_model, parse_options
+from presets import format_options, is_language_model
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 from sampling import sample_riffs
 from steering.attributes import measure_all

@@ -13,8 +13,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from presets import TrainLM, answer_early, parse_options
+
+if __name__ == "__main__":
+    answer_early(partial(parse_options, TrainLM))
 
 import numpy as np
 import torch
@@ -29,7 +35,7 @@ from dataset import load_riffs, plural, save_table, summary
 from language_model import LanguageModel
 from measures.model_figures import evaluate_pieces, perplexity
 from pieces import IGNORED, PieceData, Sequences, load_pieces, piece_summary, riffs_as_pieces
-from presets import TrainLM, format_options, parse_options
+from presets import format_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 
 DROPOUT = 1  # purpose of random numbers

@@ -12,8 +12,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from presets import TrainVAE, answer_early, parse_options
+
+if __name__ == "__main__":
+    answer_early(partial(parse_options, TrainVAE))
 
 import numpy as np
 import torch
@@ -28,7 +34,7 @@ from examples import load_examples
 from latents import as_steps, encoder_steps
 from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, MusicVAE, kl_cost, kl_nats
-from presets import TrainVAE, format_options, parse_options
+from presets import format_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 
 LAST_FILE = "riff_vae_last.pth"

@@ -64,10 +64,11 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "family.corpus": {"config", "dataset", "family.windows", "files", "measures.metrics", "midi_utils", "workers"},
     "examples": {"config", "dataset", "family.corpus"},
     "heads": {"config"},
-    "diffusion": {"config"},
-    "recurrent": set(),
-    "models": {"config", "diffusion", "heads", "presets", "recurrent"},
-    "language_model": {"config", "pieces", "presets"},
+    "diffusion": {"config", "products"},
+    "products": set(),
+    "recurrent": {"products"},
+    "models": {"config", "diffusion", "heads", "presets", "products", "recurrent"},
+    "language_model": {"config", "pieces", "presets", "products"},
     "latents": {"config", "dataset", "family.corpus", "family.windows", "models"},
     "steering.rules": {"config", "midi_utils"},
     "steering.keys": {"config", "midi_utils"},
@@ -153,6 +154,17 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "output.piece_output": {
         *("checkpoints", "config", "events", "files", "language_model", "lm_sampling", "midi_utils", "measures.novelty", "output.outputs"),
         *("measures.piece_evaluation", "pieces", "presets", "sampling"),
+    },
+    "speed.machine": {"products"},
+    "speed.bench": {"config", "speed.machine"},
+    "speed.model_rates": {
+        *("config", "diffusion", "family.presets", "language_model", "lm_sampling", "models", "pieces", "presets", "sampling"),
+        *("speed.bench", "speed.machine", "training"),
+    },
+    "speed.tool_rates": {
+        *("checkpoints", "config", "dataset", "diffusion", "files", "guitar.fretboard", "guitar.sound", "midi_utils", "output.outputs"),
+        *("presets", "speed.bench", "steering", "steering.arranging", "steering.drawing", "steering.from_riff", "steering.picking"),
+        "steering.requests",
     },
     "measures.studies": {
         "measures.baselines",

@@ -1,0 +1,109 @@
+"""Taking measurements: several runs of each, beside what the machine could do at best, and beside an earlier record."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import UserError
+from speed.machine import Machine, Work, spread
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Bench:
+    """What was measured so far, by name: median, least and most in a unit; of products, the share of the machine's best that was reached.
+
+    Args:
+        repeats: measurements of each figure, after one that does not count.
+        only: names must hold one of these words; none takes all.
+    """
+
+    def __init__(self, machine: Machine, repeats: int, only: Sequence[str] = ()) -> None:
+        self.machine, self.repeats, self.only = machine, repeats, only
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def wants(self, name: str) -> bool:
+        return not self.only or any(word in name for word in self.only)
+
+    def take(self, name: str, unit: str, work: Callable[[], float], repeats: int = 0) -> None:
+        """Measure what a function returns."""
+        if self.wants(name):
+            work()
+            self._note(name, unit, [work() for _ in range(repeats or self.repeats)])
+
+    def rate(self, name: str, noun: str, count: int, work: Callable[[], object], needs: Callable[[], Work] | None = None) -> None:
+        """Measure how many of something a function does in a second. needs: what one call takes"""
+        if not self.wants(name):
+            return
+        work()
+        best = count / self.machine.floor(needs()) if needs else None
+        self._note(name, f"{noun}/s", [count / seconds(work) for _ in range(self.repeats)], best)
+
+    def milliseconds(self, name: str, count: int, work: Callable[[], object]) -> None:
+        """Measure milliseconds of each of so many that a function does."""
+        if self.wants(name):
+            work()
+            self._note(name, "ms", [1000 * seconds(work) / count for _ in range(self.repeats)])
+
+    def _note(self, name: str, unit: str, values: Sequence[float], best: float | None = None) -> None:
+        found: dict[str, Any] = {key: float(f"{value:.5g}") for key, value in spread(values).items()}
+        text = f"{name:62s} {found['median']:10.4g} {unit} ({found['min']:.4g} to {found['max']:.4g})"
+        if best is not None:
+            found |= {"best": float(f"{best:.5g}"), "share": round(found["median"] / best, 3)}
+            text += f"  {found['share']:.0%} of the machine's {found['best']:.4g}"
+        self.results[name] = {**found, "unit": unit}
+        print(text, flush=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def run_measured(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command. -> wall seconds, peak memory of its largest process in MB
+
+    Raises:
+        UserError: it fails.
+    """
+    probe = (
+        "import resource,subprocess,sys;r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode;"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r)"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", probe, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: ended with status {done.returncode}")
+    return time.perf_counter() - begin, int(done.stdout.split()[-1]) / _memory_unit()
+
+
+def peak_megabytes() -> float:
+    """Of this process, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _memory_unit()
+
+
+def _memory_unit() -> int:
+    return 1024 if platform.system() == "Linux" else 1024 * 1024
+
+
+def compared(new: dict[str, dict[str, Any]], old: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each figure in both records: how many times as good the new one is, and whether their spreads touch."""
+    lines = []
+    for name, now in new.items():
+        before = old.get(name)
+        if before is None or before.get("unit") != now["unit"] or not now["median"] or not before["median"]:
+            continue
+        ratio = now["median"] / before["median"]
+        better = ratio if now["unit"].endswith("/s") else 1 / ratio
+        touch = now["min"] <= before["max"] and before["min"] <= now["max"]
+        values = f"{before['median']:10.4g} -> {now['median']:10.4g} {now['unit']}"
+        lines.append(f"{better:6.2f} x  {name:62s} {values}" + "  (within the spread)" * touch)
+    return lines

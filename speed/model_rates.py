@@ -1,0 +1,158 @@
+"""Training and sampling rates of models; untrained weights cost what trained ones do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+import training
+from config import GROOVE_SIZE, SampleConfig, TokenizerConfig, VAETrainConfig
+from diffusion import LatentDiffusion
+from family.presets import FAMILY
+from language_model import LanguageModel
+from lm_sampling import EventGrammar, continue_sequences
+from models import Draws, MusicVAE, kl_cost, kl_nats
+from pieces import event_vocabulary
+from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
+from sampling import decode_steps, denoising_times, sample_latents, sample_riffs
+from speed.bench import Bench
+from speed.machine import Work, multiply_adds
+
+BATCHES = (1, 64, 1024)  # that are sampled
+TRAINED = (64, 512)
+LATE = 0.9  # share of steps that are the model's own late in training, with scheduled sampling
+# The original TensorFlow implementation of melody_2bar, with both cores of a machine such as ours to itself: melodies a second by batch.
+ORIGINAL = {"training": {64: 264, 512: 417}, "sampling": {1: 300, 64: 2034, 1024: 3820}}
+
+
+def random_steps(tokenizer: TokenizerConfig, count: int) -> torch.Tensor:
+    """Music of a representation, all at random."""
+    if tokenizer.representation == "groove":
+        return torch.rand(count, tokenizer.steps, GROOVE_SIZE).round()
+    parts = [torch.randint(size, (count, tokenizer.steps)) for size in tokenizer.vocab_sizes]
+    return torch.stack(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def train_step(vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Tensor, train: VAETrainConfig, precision: torch.dtype) -> None:
+    """One optimizer step, as late in training."""
+    draws = Draws(noise=torch.randn(len(steps), vae.config.z_size))
+    if train.scheduled_sampling:
+        shape = steps.shape[:2]
+        draws = dataclasses.replace(draws, from_model=torch.rand(shape) < LATE, uniform=torch.rand(*shape, vae.embedding.draws))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits, mu, logvar = vae(steps, draws)
+    loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), train.free_bits).mean()
+    training.clip_and_step(vae, optimizer, loss, train.lr, train.grad_clip)
+
+
+def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequence[int], noun: str) -> None:
+    """Training with a preset's options, and decoding from N(0, I) in both precisions."""
+    options = preset_options(TrainVAE, preset)
+    vae, tokenizer = MusicVAE(options.model, options.tokenizer), options.tokenizer
+    optimizer = torch.optim.AdamW(vae.parameters())
+    precision = training.choose_precision(options.train.precision, torch.device("cpu"))
+    for batch in batches:
+        work = partial(train_step, vae, optimizer, random_steps(tokenizer, batch), options.train, precision)
+        name = f"{preset}, training, batch {batch}, {_name(precision)}"
+        bench.rate(name, noun, batch, work, lambda work=work: Work(multiply_adds(work), precision))
+    vae.eval()
+    for batch in sampled:
+        uniform, z = torch.rand(batch, tokenizer.steps, vae.embedding.draws), torch.randn(batch, vae.config.z_size)
+        for kind in ("float32", "bfloat16"):
+            work = partial(decode_steps, vae, z, uniform, SampleConfig(temperature=1.0, precision=kind))  # type: ignore[arg-type]
+
+            def needs(work: Callable[[], object] = work, kind: str = kind, batch: int = batch) -> Work:
+                return Work(multiply_adds(work), getattr(torch, kind), batch, tokenizer.steps)
+
+            bench.rate(f"{preset}, decoding, batch {batch}, {kind}", noun, batch, work, needs)
+
+
+def _name(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")
+
+
+def measure_riffs(bench: Bench) -> None:
+    """The default preset: training both models, latents and decoding apart, and both together."""
+    measure_vae(bench, "riff_2bar", TRAINED, BATCHES, "riffs")
+    options = preset_options(TrainDiffusion, "riff_2bar")
+    size = preset_options(TrainVAE, "riff_2bar").model.z_size
+    diffusion = LatentDiffusion(size, options.model)
+    optimizer = torch.optim.AdamW(diffusion.parameters())
+    for batch in TRAINED:
+        z, eps = torch.randn(2, batch, size)
+        t = torch.randint(options.model.num_timesteps, (batch,))
+
+        def step(z: torch.Tensor = z, t: torch.Tensor = t, eps: torch.Tensor = eps) -> None:
+            training.clip_and_step(diffusion, optimizer, diffusion(z, t, eps).mean(), 1e-4, 1.0)
+
+        bench.rate(f"latent diffusion, training, batch {batch}", "latents", batch, step, lambda step=step: Work(multiply_adds(step)))
+    diffusion.eval()
+    times = denoising_times(options.model.num_timesteps, 50)
+    vae = MusicVAE(preset_options(TrainVAE, "riff_2bar").model, TokenizerConfig()).eval()
+    for batch in BATCHES:
+        noise = torch.randn(batch, size)
+        work = partial(sample_latents, diffusion, noise, noise[None], times, 0.0)
+        needs = partial(lambda work, rows: Work(multiply_adds(work), rows=rows, steps=len(times)), work, batch)
+        bench.rate(f"latents, 50 DDIM steps, batch {batch}", "latents", batch, work, needs)
+    for count in (1, 64, 1000):
+        bench.rate(f"whole riffs, {count}", "riffs", count, partial(sample_riffs, vae, diffusion, range(count), SampleConfig()))
+
+
+def measure_original(bench: Bench) -> None:
+    """The 2-bar melody model of the original, in its size, and how many times as quick it is."""
+    measure_vae(bench, "melody_2bar", TRAINED, BATCHES, "melodies")
+    for name, found in bench.results.items():
+        if name.startswith("melody_2bar,"):
+            kind, batch = ("training" if "training" in name else "sampling"), int(name.split("batch ")[1].split(",")[0])
+            found["times_original"] = round(found["median"] / ORIGINAL[kind][batch], 2)
+            print(f"{name:62s} {found['times_original']:.2f} times the original")
+
+
+def measure_family(bench: Bench, most: float) -> None:
+    """Every preset of windows, on random music. most: parameters, in millions; larger models are passed over."""
+    for preset in FAMILY:
+        options = preset_options(TrainVAE, preset)
+        with torch.device("meta"):
+            size = sum(p.numel() for p in MusicVAE(options.model, options.tokenizer).parameters()) / 1e6
+        if size <= most and preset != "melody_2bar" and bench.wants(preset):
+            batch = 64 if size < 20 else 2
+            measure_vae(bench, preset, [batch], [batch], "windows")
+
+
+# ---------------------------------------------------------------- language models
+
+
+def measure_language_models(bench: Bench) -> None:
+    """The event LSTM in its published size, and the one that can copy."""
+    for preset in ("events_lstm", "events_lstm_copy"):
+        measure_language_model(bench, preset)
+
+
+def measure_language_model(bench: Bench, preset: str, length: int = 300) -> None:
+    """Tokens a second, all sequences together."""
+    options = preset_options(TrainLM, preset)
+    vocabulary, sample = event_vocabulary(options.events), SampleConfig(temperature=1.0, top_k=50)
+    model = LanguageModel(options.model, vocabulary.size)
+    optimizer = torch.optim.AdamW(model.parameters())
+    tokens = torch.randint(vocabulary.size, (options.train.batch_size, options.train.seq_len))
+
+    def step() -> None:
+        loss = F.cross_entropy(model(tokens)[0][:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        training.clip_and_step(model, optimizer, loss, 1e-4, 1.0)
+
+    def write(batch: int) -> None:
+        given = torch.full((batch, 1), vocabulary.bos)
+        uniform = torch.rand(batch, length, generator=torch.Generator().manual_seed(0))
+        continue_sequences(model, given, EventGrammar(batch, vocabulary, True), uniform, sample, None)
+
+    name = f"{preset}, training, {tokens.shape[0]} x {tokens.shape[1]}"
+    bench.rate(name, "tokens", tokens.numel(), step, lambda: Work(multiply_adds(step)))
+    model.eval()
+    for batch in (1, 64):
+        work = partial(write, batch)
+        needs = partial(lambda work, rows: Work(multiply_adds(work), rows=rows, steps=length), work, batch)
+        bench.rate(f"{preset}, sampling, batch {batch}", "tokens", batch * length, work, needs)

@@ -1,0 +1,133 @@
+"""Rates of what is no model: reading MIDI, cutting songs, fingering, files, steering, and how long each script takes to start."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints import load_vae
+from config import BASE_MODEL, DataConfig, GuitarConfig, SampleConfig, SoundConfig, SteerConfig, TokenizerConfig
+from dataset import load_riffs
+from diffusion import LatentDiffusion
+from files import write_file
+from guitar.fretboard import finger, fretboard
+from guitar.sound import render
+from midi_utils import read_midi, riffs_to_midi, tokens_to_notes
+from output.outputs import companions
+from presets import TrainDiffusion, preset_options
+from speed.bench import ROOT, Bench, run_measured
+from steering import from_riff
+from steering.arranging import arrange, parse_form
+from steering.drawing import Wish, draw
+from steering.picking import pick, qualities
+from steering.requests import settled, wish_of
+
+SONGS = 200  # to cut
+SCRIPTS = (
+    *("train_vae", "train_diffusion", "train_lm", "generate", "evaluate"),
+    *("check_midi", "visualize_tokens", "cut_riffs", "pieces", "presets", "benchmark"),
+)
+
+
+def write_songs(folder: Path, riffs_each: int = 32) -> None:
+    """Songs to cut: riffs of midi_riffs in a row, 64 bars each, a marker at each riff."""
+    riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
+    for number in range(SONGS):
+        order = np.random.default_rng(number).permutation(len(riff_data.riffs))[:riffs_each]
+        write_file(folder / f"song{number:03d}.mid", riffs_to_midi([riff_data.riffs[i] for i in order], riff_data.tokenizer))
+
+
+def measure_files(bench: Bench) -> None:
+    """Reading MIDI, folders of riffs, and cutting songs by one process and by two."""
+    riffs = sorted((ROOT / "midi_riffs").glob("*.mid"))
+    bench.rate("MIDI files read (two bars each)", "files", len(riffs), lambda: [read_midi(path) for path in riffs])
+    bench.rate("a folder of riffs read, checked and split", "files", len(riffs), lambda: load_riffs(DataConfig(), TokenizerConfig()))
+    with tempfile.TemporaryDirectory() as name:
+        write_songs(Path(name) / "songs")
+        songs = sorted((Path(name) / "songs").glob("*.mid"))
+        bench.rate("MIDI files read (64 bars each)", "files", SONGS, lambda: [read_midi(path) for path in songs])
+        flags = [sys.executable, "cut_riffs.py", f"{name}/songs", "--output-dir", f"{name}/out", "--section", "any", "--workers"]
+        for workers in (1, 2):
+            label = f"songs cut, {workers} process{'es' * (workers > 1)}, start-up included"
+            bench.take(label, "songs/s", lambda workers=workers: SONGS / run_measured([*flags, str(workers)])[0])
+        bench.take("songs cut, one process, peak memory", "MB", lambda: run_measured([*flags, "1"])[1], 1)
+
+
+def measure_guitar(bench: Bench) -> None:
+    """Fingering, tab, Guitar Pro and sound of riffs."""
+    riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
+    riffs, tokenizer, board = riff_data.riffs, riff_data.tokenizer, fretboard(GuitarConfig(), 38, 70)
+    notes = [tokens_to_notes(riff.tokens, tokenizer) for riff in riffs]
+    works: dict[str, Callable[[int], object]] = {
+        "one riff fingered": lambda i: finger(board, *notes[i]),
+        "tab and .gp5 of one riff": lambda i: companions([riffs[i]], tokenizer, board, SoundConfig()),
+        "one riff as sound": lambda i: render([riffs[i]], tokenizer, SoundConfig(wav=True)),
+    }
+    for name, work in works.items():
+        bench.milliseconds(name, len(riffs), lambda work=work: [work(i) for i in range(len(riffs))])
+
+
+def measure_startup(bench: Bench) -> None:
+    """How long each script takes to say what its options are, and how much memory."""
+    for script in SCRIPTS:
+        bench.take(f"{script}.py --help", "s", lambda script=script: run_measured([sys.executable, f"{script}.py", "--help"])[0])
+
+
+def measure_steering(bench: Bench) -> None:
+    """Milliseconds per riff (or per verse, way, set) of every way to steer, with the base model and an untrained prior."""
+    tokenizer = TokenizerConfig()
+    vae, _ = load_vae(ROOT / BASE_MODEL)
+    diffusion = LatentDiffusion(vae.config.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
+    known = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), tokenizer).tokens
+    riff, other, sample = known[0], known[9], SampleConfig()
+    keep = np.arange(tokenizer.steps) < tokenizer.steps // 2
+    sections, each = parse_form("AABA", 16, tokenizer.bars)
+
+    def wish(steer: SteerConfig, **more: Any) -> Wish:
+        return dataclasses.replace(settled(wish_of(steer, vae, tokenizer, (38, 76), known), steer), **more)
+
+    free, asked = wish(SteerConfig()), wish(SteerConfig(density=9.0, rests=0.2))
+    key = wish(SteerConfig(key="F minor", start_note="F", end_note="F"))
+    along = wish(SteerConfig(attribute="density=+1"))
+
+    def drawn(wanted: Wish, count: int = 64) -> Callable[[], object]:
+        return lambda: draw(vae, diffusion, range(count), sample, wanted)
+
+    def picked() -> object:
+        tokens = draw(vae, diffusion, range(200), sample, free).tokens
+        return pick(qualities("typicality", tokens, known, np.zeros(200), tokenizer), tokens, 16, tokenizer)
+
+    varied = [from_riff.vary(vae, riff, free, 0.35), from_riff.vary(vae, riff, free, 0.7, keep_rhythm=True)]
+    varied += [from_riff.vary(vae, riff, free, 0.7, keep_pitches=True)]
+    rhythm, pitches = (settled(one, SteerConfig()) for one in varied[1:])
+    filled = settled(from_riff.infill(vae, riff, keep, free, 0.6), SteerConfig())
+    answered = settled(from_riff.answer(vae, riff, free, 0.6), SteerConfig())
+    onward = dataclasses.replace(free, strength=0.4, candidates=16)
+    copies = partial(np.zeros, dtype=bool)
+    works: dict[str, tuple[int, Callable[[], object]]] = {
+        "new riffs, nothing asked": (64, drawn(free)),
+        "new riffs, key, first and last note": (64, drawn(key)),
+        "new riffs, density and rests": (64, drawn(asked)),
+        "new riffs, along a direction": (64, drawn(along)),
+        "vary": (64, drawn(varied[0])),
+        "vary --keep-rhythm": (64, drawn(rhythm)),
+        "vary --keep-pitches": (64, lambda: from_riff.draw_rhythms(vae, diffusion, range(64), sample, pitches)),
+        "infill --keep-bars 1": (64, drawn(filled)),
+        "answer": (64, drawn(answered)),
+        "continue": (8, lambda: from_riff.continuations(vae, diffusion, riff, range(8), sample, onward)),
+        "interpolate, 8 steps": (8, lambda: from_riff.interpolate(vae, diffusion, (riff, other), 8, 0.4, 0, sample, free.rules)),
+        "arrange, 16 bars": (
+            1,
+            lambda: arrange(vae, diffusion, riff, sections, each, 0, sample, onward, lambda tokens: copies(len(tokens))),
+        ),
+        "--n 200 --pick 16": (16, picked),
+    }
+    for name, (count, work) in works.items():
+        bench.milliseconds(f"steering, {name}", count, work)

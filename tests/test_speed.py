@@ -1,0 +1,150 @@
+"""The benchmark: what is counted, what is compared, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Here, assert_one_line
+from torch import nn
+
+from products import Product, QuickLinear
+from recurrent import Recurrent, Stepping
+from speed.bench import Bench, compared
+from speed.machine import CACHED, Machine, Work, multiply_adds, spread
+
+ROOT = Path(__file__).resolve().parent.parent
+MACHINE = Machine({torch.float32: 100.0, torch.bfloat16: 200.0}, cached=1000.0, uncached=10.0)
+B, T, INPUTS, HIDDEN = 3, 5, 7, 11
+
+
+# ---------------------------------------------------------------- products
+
+
+def test_a_quick_linear_layer_is_a_linear_layer() -> None:
+    """With gradients and without, for few rows and for many, and after its weights have changed."""
+    torch.manual_seed(0)
+    quick, plain = QuickLinear(INPUTS, HIDDEN), nn.Linear(INPUTS, HIDDEN)
+    plain.load_state_dict(quick.state_dict())
+    for rows in (1, Product.FEW, Product.FEW + 1, 70):
+        x = torch.randn(rows, INPUTS)
+        with torch.no_grad():
+            torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+        quick(x).sum().backward()
+    assert quick.weight.grad is not None
+    with torch.no_grad():
+        quick.weight.mul_(2)
+        plain.weight.mul_(2)
+        torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+    state = {name: value + 1 for name, value in plain.state_dict().items()}
+    quick.load_state_dict(state)
+    plain.load_state_dict(state)
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- counting
+
+
+def test_products_are_counted_whoever_computes_them() -> None:
+    """By hand: a linear layer, an LSTM by oneDNN with its gradients, a GRU, and layers step by step."""
+    x = torch.randn(B, INPUTS)
+    assert multiply_adds(lambda: nn.Linear(INPUTS, HIDDEN)(x)) == B * INPUTS * HIDDEN
+    with torch.no_grad():
+        many = torch.randn(20, INPUTS)
+        assert multiply_adds(lambda: QuickLinear(INPUTS, HIDDEN)(many)) == 20 * INPUTS * HIDDEN
+    steps = torch.randn(B, T, INPUTS)
+    lstm, gru = nn.LSTM(INPUTS, HIDDEN, batch_first=True), nn.GRU(INPUTS, HIDDEN, batch_first=True)
+    forward = B * T * 4 * HIDDEN * (INPUTS + HIDDEN)
+    with torch.no_grad():
+        assert multiply_adds(lambda: lstm(steps)) == forward
+        assert multiply_adds(lambda: gru(steps)) == forward * 3 // 4
+    assert multiply_adds(lambda: lstm(steps.requires_grad_())[0].sum().backward()) == 3 * forward
+    layers = Recurrent("lstm", INPUTS, HIDDEN, 1).requires_grad_(False)
+    stepping = Stepping(layers)
+    states = stepping.begin(torch.randn(B, layers.state_size))
+    assert multiply_adds(lambda: stepping.step(torch.zeros(B, 4 * HIDDEN), states)) == B * 4 * HIDDEN * HIDDEN
+
+
+def test_the_floor_is_products_or_weights_whichever_takes_longer() -> None:
+    assert MACHINE.floor(Work(500)) == 5
+    assert MACHINE.floor(Work(500, torch.bfloat16)) == 2.5
+    assert MACHINE.floor(Work(500, rows=50)) == 5  # 10 weights of 4 bytes: cached
+    assert MACHINE.floor(Work(500, rows=1)) == 5
+    assert MACHINE.floor(Work(5 * CACHED, rows=1)) == pytest.approx(20 * CACHED / 10)
+    assert MACHINE.floor(Work(5 * CACHED, rows=1, steps=40)) == pytest.approx(5 * CACHED / 100)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_rates_stand_beside_what_the_machine_could_do(capsys: pytest.CaptureFixture[str]) -> None:
+    bench = Bench(MACHINE, 3, only=("wanted",))
+    bench.rate("wanted", "things", 10, lambda: None, lambda: Work(1000))
+    bench.rate("other", "things", 10, lambda: None)
+    bench.milliseconds("wanted, each", 4, lambda: None)
+    values = iter([9.0, 1.0, 5.0, 3.0])  # the first does not count
+    bench.take("wanted, as it says", "s", lambda: next(values))
+    assert set(bench.results) == {"wanted", "wanted, each", "wanted, as it says"}
+    found = bench.results["wanted"]
+    assert found["best"] == 1.0 and found["unit"] == "things/s" and found["share"] == pytest.approx(found["median"], rel=1e-3)
+    assert bench.results["wanted, as it says"] == {**spread([1.0, 5.0, 3.0]), "unit": "s"}
+    assert "of the machine's 1" in capsys.readouterr().out
+
+
+def test_compared_says_better_as_more_than_one() -> None:
+    def figure(median: float, unit: str) -> dict[str, object]:
+        return {"median": median, "min": 0.9 * median, "max": 1.1 * median, "unit": unit}
+
+    old = {
+        "rate": figure(100, "riffs/s"),
+        "time": figure(4, "ms"),
+        "near": figure(10, "s"),
+        "gone": figure(1, "s"),
+        "other": figure(1, "s"),
+    }
+    new = {
+        "rate": figure(300, "riffs/s"),
+        "time": figure(8, "ms"),
+        "near": figure(11, "s"),
+        "new": figure(1, "s"),
+        "other": figure(1, "ms"),
+    }
+    lines = compared(new, old)
+    assert [line.split()[:3] for line in lines] == [["3.00", "x", "rate"], ["0.50", "x", "time"], ["0.91", "x", "near"]]
+    assert [line.endswith("(within the spread)") for line in lines] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--repeats", "0"], "--repeats 0: give 1 or more"),
+        (["--compare", "nowhere.json"], "--compare nowhere.json: is no benchmark.json"),
+        (["--only", "nonsense", "--threads", "1"], "--only nonsense: no figure has such a name"),
+    ],
+)
+def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path) -> None:
+    assert_one_line(here("benchmark", *flags, "--output-dir", str(tmp_path / "out")), "benchmark", said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_is_measured_recorded_and_compared(here: Here, tmp_path: Path) -> None:
+    flags = ["--threads", "1", "--repeats", "1", "--only", "fingered", "--output-dir", str(tmp_path)]
+    assert here("benchmark", *flags).code == 0
+    record = json.loads((tmp_path / "benchmark.json").read_text())
+    assert set(record["figures"]) == {"one riff fingered"} and record["machine"]["float32_multiply_adds_per_second"] > 1e8
+    result = here("benchmark", *flags, "--compare", str(tmp_path / "benchmark.json"))
+    assert result.code == 0 and " x  one riff fingered" in result.out
+
+
+@pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "train_lm", "generate", "benchmark"])
+def test_help_is_given_without_torch(script: str) -> None:
+    """Guards against an import that makes --help take seconds."""
+    code = f"import runpy, sys; sys.argv = ['{script}.py', '--help']\ntry: runpy.run_path('{script}.py', run_name='__main__')\n"
+    code += "except SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "--" in done.stdout and done.stderr.strip() == "False"
