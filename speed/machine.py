@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recurrent import Product
+from products import Product
 
 SIDE = 1024  # of the matrices that are multiplied to see how quick that is
 CACHED, UNCACHED = 4 << 20, 256 << 20  # bytes: what the caches of a processor hold, and what they do not

@@ -18,7 +18,7 @@ from evaluate import Evaluate
 from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("family", "guitar", "measures", "output", "steering")
+PACKAGES = ("family", "guitar", "measures", "output", "speed", "steering")
 FILES = {path.stem: path for path in ROOT.glob("*.py")} | {
     f"{package}.{path.stem}": path for package in PACKAGES for path in ROOT.glob(f"{package}/[a-z]*.py")
 }
