@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     for measure in (
         *(model_rates.measure_riffs, model_rates.measure_original, partial(model_rates.measure_family, most=options.largest)),
         *(model_rates.measure_language_models, tool_rates.measure_steering, tool_rates.measure_guitar, tool_rates.measure_files),
-        tool_rates.measure_startup,
+        *(tool_rates.measure_processes, tool_rates.measure_startup),
     ):
         measure(bench)
     if not bench.results:

@@ -347,7 +347,10 @@ def some_songs(songs: Sequence[str], song: np.ndarray, allowed: np.ndarray, most
         bool [riffs]
     """
     order = sorted(range(len(songs)), key=lambda i: hashlib.sha256(f"{seed}/some/{songs[i]}".encode()).digest())
-    ranked = np.concatenate([np.flatnonzero(allowed & (song == i)) for i in order])[:most]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    there = np.flatnonzero(allowed)
+    ranked = there[np.argsort(rank[song[there]], kind="stable")][:most]
     chosen = np.zeros(len(song), dtype=bool)
     chosen[ranked] = True
     return chosen
@@ -370,11 +373,12 @@ def split_by_song(songs: Sequence[str], counts: np.ndarray, share: float, seed: 
     chosen = np.zeros(len(songs), dtype=bool)
     if share == 0:
         return chosen
-    goal = max(1.0, share * counts.sum())
+    total, held = int(counts.sum()), 0
+    goal = max(1.0, share * total)
     for i in sorted(range(len(songs)), key=lambda i: hashlib.sha256(f"{seed}/{songs[i]}".encode()).digest()):
-        held = counts[chosen].sum()
-        if held < goal and (held + counts[i]) * 2 <= max(counts.sum(), 2 * goal):
+        if held < goal and (held + counts[i]) * 2 <= max(total, 2 * goal):
             chosen[i] = True
+            held += int(counts[i])
     if chosen.all():
         chosen[-1] = False
     return chosen

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -45,6 +45,7 @@ SECONDS_PER_FILE = 60  # beyond it a file is refused
 SHIFT = 2  # purpose of random numbers: transpositions
 ROWS = 65_536  # of a token file looked at together
 MAX_SHOWN = 1024  # training windows that final figures are about
+MAX_JUDGED = 4096  # held-out windows that a model is judged by
 NOT_IN_FILE = ("workers", "scheduler", "max_windows")  # of SongConfig: they change no window of a token file
 RULES = ("low", "high", "grid_tolerance", "max_off_grid")  # of DataConfig: they do
 
@@ -75,7 +76,8 @@ class WindowData:
 
     @cached_property
     def held_out_tokens(self) -> np.ndarray:
-        return self.tokens[np.flatnonzero(self.used & self.held_out)]
+        """Held-out windows, or of very many a random choice, in order."""
+        return self._some(np.flatnonzero(self.used & self.held_out), MAX_JUDGED, 0)
 
     @property
     def shown(self) -> dict[str, np.ndarray]:
@@ -91,7 +93,9 @@ class WindowData:
 
     def some_train_tokens(self, most: int, seed: int) -> np.ndarray:
         """Training windows, or of many a random choice, in order."""
-        index = self.train_index
+        return self._some(self.train_index, most, seed)
+
+    def _some(self, index: np.ndarray, most: int, seed: int) -> np.ndarray:
         if len(index) > most:
             index = np.sort(np.random.default_rng(seed).choice(index, most, replace=False))
         return self.tokens[index]
@@ -402,17 +406,32 @@ def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, token
     if not len(held):
         return held
 
-    def keys(index: np.ndarray) -> list[int]:
-        found: list[int] = []
+    def keys(index: np.ndarray) -> Iterator[np.ndarray]:
         for at in range(0, len(index), ROWS):
-            found += [hash(row.tobytes()) for row in in_any_key(tokens[index[at : at + ROWS]], tokenizer)]
-        return found
+            yield row_keys(in_any_key(tokens[index[at : at + ROWS]], tokenizer))
 
-    wanted: dict[int, list[int]] = {}
-    for place, key in zip(held.tolist(), keys(held), strict=True):
-        wanted.setdefault(key, []).append(place)
-    there = set(keys(train)) & set(wanted)
-    return np.array(sorted(place for key in there for place in wanted[key]), dtype=np.int64)
+    keys_held = np.concatenate(list(keys(held)))
+    wanted = np.unique(keys_held)
+    there = np.zeros(len(wanted), dtype=bool)
+    for some in keys(train):
+        place = np.minimum(np.searchsorted(wanted, some), len(wanted) - 1)
+        there[place[wanted[place] == some]] = True
+    return held[there[np.searchsorted(wanted, keys_held)]]
+
+
+def row_keys(rows: np.ndarray) -> np.ndarray:
+    """A number for each row, the same for equal rows, and for two others with a chance of 2 ** -64. rows: [n, ...] -> uint64 [n]"""
+    flat = rows.reshape(len(rows), -1)
+    words = flat.view(np.uint32) if flat.dtype == np.float32 else flat
+    factors = np.random.default_rng(0).integers(2**64, size=words.shape[1], dtype=np.uint64) | np.uint64(1)
+    return (_mixed(words.astype(np.uint64)) * factors).sum(axis=1, dtype=np.uint64)
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """Each number spread over all 64 bits (the end of splitmix64, Steele et al. 2014), so that sums of products meet by chance alone."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 # ---------------------------------------------------------------- saying what was found

@@ -20,8 +20,8 @@ PUBLISHED: Preset = {
     "model.position_size": 0, "model.summary_size": 0, "model.plan_size": 0,
     "train_vae.init_from": "none", "train_vae.steps": 200_000, "train_vae.batch_size": 512, "train_vae.lr_decay": 0.9999,
     "train_vae.lr_final": 0.01, "train_vae.warmup": 0, "train_vae.beta": 0.2, "train_vae.beta_anneal": 0, "train_vae.dropout": 0.0,
-    "train_vae.word_dropout": 0.0, "train_vae.patience": 0, "train_run.eval_interval": 500, "train_run.save_interval": 500,
-    "sample.temperature": 0.5,
+    "train_vae.word_dropout": 0.0, "train_vae.patience": 0, "train_vae.precision": "auto",
+    "train_run.eval_interval": 500, "train_run.save_interval": 500, "sample.temperature": 0.5,
 }
 SMALL: Preset = {
     "dataset.holdout": 0.1, "songs.songs": True, "model.cell": "lstm", "model.summary_size": 0, "model.plan_size": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -68,8 +69,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def run_measured(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command. -> wall seconds, peak memory of its largest process in MB
+def run_measured(command: Sequence[str], **environment: str) -> tuple[float, float]:
+    """Run a command, with more in its environment. -> wall seconds, peak memory of its largest process in MB
 
     Raises:
         UserError: it fails.
@@ -79,7 +80,9 @@ def run_measured(command: Sequence[str]) -> tuple[float, float]:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r)"
     )
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", probe, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    )
     if done.returncode:
         raise UserError(f"{' '.join(command)}: ended with status {done.returncode}")
     return time.perf_counter() - begin, int(done.stdout.split()[-1]) / _memory_unit()

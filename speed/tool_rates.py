@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import training
 from checkpoints import load_vae
 from config import BASE_MODEL, DataConfig, GuitarConfig, SampleConfig, SoundConfig, SteerConfig, TokenizerConfig
 from dataset import load_riffs
@@ -72,6 +73,26 @@ def measure_guitar(bench: Bench) -> None:
     }
     for name, work in works.items():
         bench.milliseconds(name, len(riffs), lambda work=work: [work(i) for i in range(len(riffs))])
+
+
+def training_rate(processes: int, batch: int, steps: int) -> float:
+    """Riffs a second that train_vae.py itself reports over its first steps, by so many processes of one thread each."""
+    with tempfile.TemporaryDirectory() as folder:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        pace = ["--steps", str(steps), "--log-interval", str(steps), "--eval-interval", str(steps), "--threads", "1"]
+        run_measured(
+            [*launcher, "train_vae.py", "--run-dir", folder, "--batch-size", str(batch), "--init-from", "none", *pace], OMP_NUM_THREADS="1"
+        )
+        log = training.read_log(Path(folder) / "train_vae.jsonl")
+    return next(line["riffs_per_second"] for line in log if "riffs_per_second" in line)
+
+
+def measure_processes(bench: Bench) -> None:
+    """Training by one process and by two, the global batch the same."""
+    for batch in (64, 512):
+        for processes in (1, 2):
+            name = f"riff_2bar by torchrun, batch {batch}, {processes} process{'es' * (processes > 1)}"
+            bench.take(name, "riffs/s", lambda processes=processes, batch=batch: training_rate(processes, batch, 6400 // batch), 3)
 
 
 def measure_startup(bench: Bench) -> None:

@@ -164,7 +164,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "speed.tool_rates": {
         *("checkpoints", "config", "dataset", "diffusion", "files", "guitar.fretboard", "guitar.sound", "midi_utils", "output.outputs"),
         *("presets", "speed.bench", "steering", "steering.arranging", "steering.drawing", "steering.from_riff", "steering.picking"),
-        "steering.requests",
+        *("steering.requests", "training"),
     },
     "measures.studies": {
         "measures.baselines",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import recurrent
+import products
 from config import DRUM_CLASSES, GROOVE_SIZE, HOLD, REST, SampleConfig, TokenizerConfig, UserError, VAEConfig
 from experiments.wrong_loss import wrong_loss
 from family.presets import FAMILY
@@ -127,7 +127,7 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
 def test_half_precision_and_other_products_give_nearly_the_same(monkeypatch: pytest.MonkeyPatch, cell: str, packed: bool) -> None:
     """Guards against a path for other processors, or for quick sampling, that nobody runs here."""
     if not packed:
-        monkeypatch.setattr(recurrent, "onednn_multiplies", lambda device, precision: False)
+        monkeypatch.setattr(products, "onednn_multiplies", lambda device, precision: False)
     vae, z, exact = make(KINDS["mono"], {"cell": cell, "decoder_layers": 2}), randn(B, SIZES.z_size), []
     for precision, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 0.15)):
         walk, before = vae.decoder.begin(z, precision), vae.embedding.start(B)
