@@ -80,6 +80,13 @@ def refuse_foreign_picture(path: Path) -> None:
         raise UserError(f"{path}: is not a picture of ours and would be overwritten; move it away, or give another --output-dir")
 
 
+def new_picture(width: float, height: float) -> Figure:
+    """An empty picture, in inches. matplotlib is loaded when the first one is made: it takes half a second."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
 def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure as PNG.
 

@@ -16,20 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 
 from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, TokenizerConfig, UserError, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
 from family.windows import read_windows
-from files import save_picture
+from files import new_picture, save_picture
 from guitar.tab import board_for
 from midi_utils import MidiError, Riff
 from output.pictures import LINE, draw_riff, draw_tab, draw_window, parts_of
 from presets import TrainVAE, is_of_windows, preset_options, require_preset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REAL, MADE = "#1f3b57", "#d1603d"
 
@@ -74,7 +76,7 @@ def token_grid(
         board = board_for([Riff(tokens) for column in columns.values() for _, tokens in column], tokenizer, options.guitar)
         heading += f"; tab: {board.name}"
     high = 1.25 if board is None else 2.2
-    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows + 0.6), dpi=110, layout="constrained")
+    figure = new_picture(3.4 * len(columns) + 0.4, high * rows + 0.6)
     grid = figure.add_gridspec(rows, len(columns))
     for at, (name, riffs) in enumerate(columns.items()):
         for row, (title, tokens) in enumerate(riffs):
@@ -172,7 +174,7 @@ def window_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: Tok
     """Columns of windows side by side. columns: heading -> (title, steps) from top to bottom"""
     rows, parts = max(map(len, columns.values())), parts_of(tokenizer)
     high = 1.25 if tokenizer.representation in ("mono", "trio") else 1.4
-    figure = Figure(figsize=(3.4 * len(columns) + 0.4, high * rows * parts + 0.6), dpi=110, layout="constrained")
+    figure = new_picture(3.4 * len(columns) + 0.4, high * rows * parts + 0.6)
     grid = figure.add_gridspec(rows * parts, len(columns))
     for at, (name, some) in enumerate(columns.items()):
         for row, (title, one) in enumerate(some):
@@ -232,7 +234,7 @@ def picture_of_latent(run: Run, options: Visualize) -> Figure:
     if (diffusion := run.diffusion()) is not None:
         groups["new, diffusion"] = (sample_riffs(vae, diffusion, seeds, options.sample)[1], MADE, "x")
     groups["N(0, I)"] = (np.random.default_rng(options.seed + 1).standard_normal((256, z.shape[1])), LINE, ".")
-    figure = Figure(figsize=(9, 4.5), dpi=110, layout="constrained")
+    figure = new_picture(9, 4.5)
     for at, (first, second) in enumerate(((0, 1), (2, 3))):
         if second >= len(axes_):
             break
@@ -258,7 +260,7 @@ def picture_of_curves(run: Run, options: Visualize) -> Figure:
     vae, diffusion = (read_log(run.folder / f"{name}.jsonl") for name in ("train_vae", "train_diffusion"))
     if not vae:
         raise UserError(f"{run.folder}: no train_vae.jsonl with lines of the log in it; run train_vae.py first, or give another --run-dir")
-    figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
+    figure = new_picture(11, 3.2)
     panels = [
         (vae, "VAE, nats per riff", {"reconstruction": REAL, "kl": MADE}),
         (vae, "VAE, accuracy (teacher-forced)", {"accuracy": REAL}),

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtr
 
 from config import DRUM_CLASSES, HOLD, REST, TRIO_PARTS, TokenizerConfig
 from midi_utils import tokens_to_notes
@@ -161,6 +160,8 @@ def gaussian_overlap(mean_1: np.ndarray, std_1: np.ndarray, mean_2: np.ndarray, 
     Returns:
         the same shape, 0..1.
     """
+    from scipy.special import ndtr  # not above: it takes a quarter of a second, and most that import this file do not need it
+
     narrow, wide = np.minimum(std_1, std_2), np.maximum(std_1, std_2)
     apart = np.where(std_1 <= std_2, mean_2 - mean_1, mean_1 - mean_2)  # the narrow one stands at 0, the wide one here
     a = 1 / narrow**2 - 1 / wide**2

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from files import new_picture
 from measures.evaluation import CHANCE, HELD, MODEL, TRAIN, losses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHORT = {
     HELD: "held-out", MODEL: "model", "N(0, I) prior": "N(0,I)", "one Gaussian": "Gaussian", "Gaussian mixture": "mixture",
@@ -139,7 +142,7 @@ def markdown_table(results: Mapping[str, Any], noun: str = "riffs") -> str:
 def picture(metric: Mapping[str, Any], noun: str = "riffs") -> Figure:
     """One metric: every row's value and 95 % interval, one dot for each run, the band of real riffs shaded."""
     rows = metric["rows"]
-    figure = Figure(figsize=(7, 0.34 * len(rows) + 1.3), dpi=110, layout="constrained")
+    figure = new_picture(7, 0.34 * len(rows) + 1.3)
     axes = figure.subplots()
     low, high = metric["band"]
     known = [x for row in rows.values() for x in (*row["interval"], *row["each"]) if not np.isnan(x)]

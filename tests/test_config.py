@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "measures.distances": {"config", "midi_utils", "measures.metrics"},
     "measures.baselines": {"config", "midi_utils", "measures.distances"},
     "measures.evaluation": {"config", "measures.metrics", "measures.novelty", "measures.distances"},
-    "measures.reports": {"measures.evaluation"},
+    "measures.reports": {"files", "measures.evaluation"},
     "events": {"config", "midi_utils"},
     "family.drums": {"config", "midi_utils"},
     "measures.piece_evaluation": {"config", "events", "measures.metrics", "measures.novelty", "measures.evaluation"},

@@ -127,7 +127,8 @@ def test_compared_says_better_as_more_than_one() -> None:
         (["--only", "nonsense", "--threads", "1"], "--only nonsense: no figure has such a name"),
     ],
 )
-def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path) -> None:
+def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speed.machine.measure_machine", lambda: MACHINE)
     assert_one_line(here("benchmark", *flags, "--output-dir", str(tmp_path / "out")), "benchmark", said)
     assert not (tmp_path / "out").exists()
 

@@ -99,7 +99,8 @@ def generate(here: Here, run_of: Callable[[str], Path], tmp_path: Path) -> Calla
     """generate("drums", "reconstruct", file, ...) writes to tmp_path / "out"."""
 
     def call(kind: str, *words: str) -> Result:
-        return here("generate", *words, "--preset", PRESETS[kind], "--run-dir", str(run_of(kind)), "--output-dir", str(tmp_path / "out"))
+        flags = ["--preset", PRESETS[kind], "--run-dir", str(run_of(kind)), "--output-dir", str(tmp_path / "out"), "--threads", "1"]
+        return here("generate", *words, *flags)
 
     return call
 
