@@ -271,7 +271,11 @@ def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowMo
 
 def write_interpolation(options: Interpolate, seeds: list[int], model: WindowModel) -> int:
     """Windows on the way from one file to another, one file each and all in a row. -> exit status"""
-    given = [read_given(file, options, model, whole=False)[0] for file in options.required_files()]
+    tracks = options.track.split(",") if options.track.count(",") == 1 else [options.track] * 2
+    given = [
+        read_given(file, dataclasses.replace(options, track=track.strip()), model, whole=False)[0]
+        for file, track in zip(options.required_files(), tracks, strict=True)
+    ]
     ends = model.encode(np.stack([window.steps for window in given]))
     through = model.diffusion if options.through == "diffusion" and options.strength > 0 else None
     if through is None and len(seeds) > 1:

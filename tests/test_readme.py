@@ -52,7 +52,7 @@ def test_command_exists(command: str) -> None:
         assert words[1] in targets
         return
     if words[0] == "torchrun":
-        words = ["python", *words[words.index("2") + 1 :]]
+        words = ["python", *words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]]
     script = words[1:3] if words[1] == "-m" or (words[2:3] and words[2] in MODES) else words[1:2]
     rest = words[1 + len(script) :]
     if script == ["presets.py"]:

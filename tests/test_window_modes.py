@@ -410,6 +410,17 @@ def test_interpolation_begins_and_ends_with_the_reconstructions(
         assert record["steps"][0] == whole["steps"][0]
 
 
+def test_each_file_of_a_way_may_have_its_own_line(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    """What is asked for is looked for in its own file, and named where it is not there."""
+    files = [str(band / "song0.mid"), str(band / "song3.mid")]
+    assert generate("mono", "interpolate", *files, "--steps", "2", "--track", "Lead, 1", "--through", "direct").code == 0
+    record = json.loads(next((tmp_path / "out").glob("*_long.json")).read_text())
+    assert [given["part"] for given in record["given"]] == ["Lead", "Lead"]
+    result = generate("mono", "interpolate", *files, "--track", "Lead,Bass", "--through", "direct")
+    assert result.code == 0, "the bass can be read as a line"
+    assert_one_line(generate("mono", "interpolate", *files, "--track", "Lead,Nobody"), "generate", "song3.mid", "--track Nobody")
+
+
 def test_a_prior_of_another_vae_is_in_nobodys_way_but_its_own(here: Here, run_of: Any, band: Path, tmp_path: Path) -> None:
     """As after training the VAE on: what needs no prior goes on, what does says how to do without."""
     run = tmp_path / "run"
