@@ -208,7 +208,7 @@ class FromRiff(Generate):
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()  # the MIDI file of the riff
     from_bar: int = 0  # where the riff begins in its file, counted from 1; 0: the first riff there
-    track: str = ""  # models of windows: the line to read, by number or a part of its name, where several would do; interpolate: two with a comma, one of each file
+    track: str = ""  # models of windows: the line to read, by number or part of its name; of two files two, with a comma between
     kit: Literal["as_trained", "general", "roland"] = "as_trained"  # models of drums: which drum each pitch of the file is
     num_outputs: Annotated[int, tyro.conf.arg(aliases=["-n", "--n"])] = 8  # how many, with the seeds --seed, --seed + 1, ...
     max_copy: float = 1.0  # largest share of a riff that one training riff may have too, else it is drawn again; 1 allows copies
