@@ -23,6 +23,7 @@ from steering.rules import RiffRules
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
+CACHED = 256  # windows decoded together: the gates of more do not fit into a processor's caches
 MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 
 
@@ -127,6 +128,10 @@ def decode_steps(
     Returns:
         [B, T] and more, steps; see heads.py.
     """
+    if len(z) > CACHED and z.device.type == "cpu":
+        given = (uniform.split(CACHED), [None] * len(z) if hits is None else hits.split(CACHED))
+        parts = [decode_steps(vae, some, u, sample, struck, pitches) for some, u, struck in zip(z.split(CACHED), *given, strict=False)]
+        return torch.cat(parts)
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
     allowed = following_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []

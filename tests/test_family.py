@@ -142,6 +142,20 @@ def test_half_precision_and_other_products_give_nearly_the_same(monkeypatch: pyt
 
 
 @EACH_KIND
+def test_many_windows_are_those_that_few_are(tokenizer: TokenizerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against random numbers, or given hits, that go to another window where many are decoded in parts."""
+    vae, z = make(tokenizer, {}), randn(5, SIZES.z_size)
+    uniform = torch.rand(5, tokenizer.steps, vae.embedding.draws, generator=torch.Generator().manual_seed(1))
+    for hits in (None, torch.rand(5, tokenizer.steps, 9) < 0.3):
+        if hits is not None and tokenizer.representation != "groove":
+            continue
+        whole = decode_steps(vae, z, uniform, SampleConfig(temperature=1.0), hits)
+        monkeypatch.setattr("sampling.CACHED", 2)
+        assert_close(decode_steps(vae, z, uniform, SampleConfig(temperature=1.0), hits), whole, atol=1e-4, rtol=1e-4)
+        monkeypatch.undo()
+
+
+@EACH_KIND
 @EACH_DECODER
 def test_scheduled_sampling_shows_what_the_model_writes(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
     """Guards against draws that do not follow from the steps shown, and weights that learn from other steps than were shown."""
