@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     from speed.bench import Bench, compared, peak_megabytes
     from speed.machine import measure_machine
 
-    folder = Path(options.output_dir)
+    folder = Path(options.output_dir).resolve()
     threads = training.choose_threads(options.threads)
     training.keep_freed_memory()
     machine = measure_machine()

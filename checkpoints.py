@@ -297,10 +297,11 @@ def require_kind(vae: MusicVAE, content: Mapping[str, Any], preset: str, path: s
     Raises:
         UserError: a preset is of other music than the VAE: its options would mean something else.
     """
+    own = content["options"].get("preset", "")
     ours, theirs = vae.tokenizer, preset_options(TrainVAE, preset).tokenizer
     same = (ours.representation, ours.given) == (theirs.representation, theirs.given)
-    if not same or songs_config(content, path).songs != is_of_windows(preset):
-        raise UserError(f"{path}: is not of the music of --preset {preset}; give --preset {content['options'].get('preset', '')}")
+    if preset != own and not (same and songs_config(content, path).songs == is_of_windows(preset)):
+        raise UserError(f"{path}: is not of the music of --preset {preset}; give --preset {own}")
 
 
 def load_same_windows(

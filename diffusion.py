@@ -39,7 +39,7 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float())  # [T]; computed in float64, kept in float32
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise scales at time t. t: int64 [B] -> sqrt(abar), sqrt(1 - abar): [B, 1]"""
+        """Signal and noise scales at time t. t: int64 [B] -> sqrt(abar), sqrt(1 - abar): [B, 1]; or [1] for all -> [1, 1]"""
         abar = self.alphas_cumprod[t].unsqueeze(-1)
         return abar.sqrt(), (1 - abar).sqrt()
 
@@ -147,7 +147,7 @@ class LatentDiffusion(nn.Module):
 
         Args:
             x_0, eps: [B, Z], normalised.
-            t: int64 [B]
+            t: int64 [B], or [1] for all
             conditions: see Denoiser.
 
         Returns:
@@ -163,7 +163,7 @@ class LatentDiffusion(nn.Module):
 
         Args:
             x_t: [B, Z]
-            t: int64 [B]
+            t: int64 [B], or [1] for all
             conditions: see Denoiser.
             guidance_scale: 1 follows the conditions as trained, more exaggerates them, 0 does not listen.
 

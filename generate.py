@@ -52,7 +52,6 @@ from presets import (
     format_options,
     is_language_model,
     is_of_windows,
-    parse_generate,
     parse_seeds,
     preset_options,
     writes_events,

@@ -32,18 +32,18 @@ class Product:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, precision: torch.dtype = torch.float32) -> None:
         self.precision, self.bias = precision, None if bias is None else bias.to(precision)
-        self.weight = weight.to(precision).contiguous()
+        self.weight: Tensor | None = weight.to(precision).contiguous()
         self.packed = None
         if onednn_multiplies(weight.device.type, precision):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+            if precision != torch.float32:
+                self.weight = None  # only for few rows of float32 it is of use besides
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: float32 [B, inputs] -> [B, outputs], in the precision multiplied in"""
-        if self.precision != torch.float32:
-            x = x.to(self.precision)
-        elif len(x) <= self.FEW:
-            return F.linear(x, self.weight, self.bias)
-        if self.packed is None:
+        x = x.to(self.precision)
+        if self.packed is None or (self.weight is not None and len(x) <= self.FEW):
+            assert self.weight is not None
             return F.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
@@ -61,12 +61,15 @@ _PREPARED: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 
 @torch.no_grad()
 def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precision: torch.dtype) -> Layout:
-    """The weights of a part, laid out; laid out again only when one of them has changed."""
+    """The weights of a part, laid out; laid out again only when one of them has changed: in place, as optimizers and
+    load_state_dict do (not through .data, nor by a fused optimizer, which PyTorch does not count)."""
     weights = [*part.parameters(), *getattr(part, "embedding", nn.Module()).parameters()]
-    state = (precision, [(weight.data_ptr(), weight._version) for weight in weights])
+    state = (precision, [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights])
     found = _PREPARED.get(part)
     if found is None or found[0] != state:
-        found = _PREPARED[part] = state, layout(part, precision)
+        _PREPARED.pop(part, None)
+        with torch.autocast(weights[0].device.type, enabled=False):
+            found = _PREPARED[part] = state, layout(part, precision)
     return found[1]
 
 

@@ -23,7 +23,7 @@ from steering.rules import RiffRules
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
-CACHED = 256  # windows decoded together: the gates of more do not fit into a processor's caches
+FITTING = 256  # windows decoded together: the gates of more do not fit into a processor's caches
 MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 
 
@@ -53,7 +53,7 @@ class RuleWalker:
 
 
 def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -> Tensor:
-    """What a step is drawn from: rest penalty, grammar, temperature, top-k and top-p (Holtzman et al. 2020), in this order.
+    """What a step is drawn from: grammar, rest penalty, temperature, top-k and top-p (Holtzman et al. 2020), in this order.
 
     Args:
         logits: [B, V]
@@ -128,9 +128,9 @@ def decode_steps(
     Returns:
         [B, T] and more, steps; see heads.py.
     """
-    if len(z) > CACHED and z.device.type == "cpu":
-        given = (uniform.split(CACHED), [None] * len(z) if hits is None else hits.split(CACHED))
-        parts = [decode_steps(vae, some, u, sample, struck, pitches) for some, u, struck in zip(z.split(CACHED), *given, strict=False)]
+    if len(z) > FITTING and z.device.type == "cpu":
+        given = (uniform.split(FITTING), [None] * len(z) if hits is None else hits.split(FITTING))
+        parts = [decode_steps(vae, some, u, sample, struck, pitches) for some, u, struck in zip(z.split(FITTING), *given, strict=False)]
         return torch.cat(parts)
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
@@ -208,7 +208,7 @@ def denoising_times(num_timesteps: int, sampling_steps: int) -> list[int]:
     return [num_timesteps - 1] if steps == 1 else [round(float(t)) for t in np.linspace(num_timesteps - 1, 0, steps)]
 
 
-View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of x_t [B, Z] at t [B]: what x_0 and eps it is made of, [B, Z] each
+View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of x_t [B, Z] at t [1]: what x_0 and eps it is made of, [B, Z] each
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, TokenizerConfig, UserError, run_script
+from config import DIFFUSION_FILE, MAX_PITCH, VAE_FILE, GuitarConfig, SampleConfig, SongConfig, TokenizerConfig, UserError, run_script
 from dataset import RiffData, load_riffs, read_file_riffs
-from family.windows import read_windows
+from family.windows import kit_of, read_windows
 from files import new_picture, save_picture
 from guitar.tab import board_for
 from midi_utils import MidiError, Riff
@@ -131,8 +131,8 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
     Raises:
         UserError: a file holds none.
     """
-    if is_of_windows(options.preset):
-        return picture_of_song_files(paths, run, options)
+    if is_of_windows(options.preset) or run.is_of_windows():
+        return picture_of_song_files(paths, run)
     riffs, tokenizer = [], run.tokenizer()
     for path in paths:
         try:
@@ -149,15 +149,15 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
 # ---------------------------------------------------------------- windows of songs
 
 
-def picture_of_song_files(paths: Sequence[Path], run: Run, options: Visualize) -> Figure:
-    """What a preset of the family reads in some MIDI files: at most 30 windows, drums and lines alike.
+def picture_of_song_files(paths: Sequence[Path], run: Run) -> Figure:
+    """What a run, or a preset of the family, reads in some MIDI files: at most 30 windows, drums and lines alike.
 
     Raises:
         UserError: a file holds none.
     """
-    train, windows, titles = preset_options(TrainVAE, options.preset), [], []
+    windows, titles = [], []
     for path in paths:
-        songs = dataclasses.replace(train.songs, hop=0, min_notes_per_bar=0.0)
+        songs = dataclasses.replace(run.songs(), hop=0, min_notes_per_bar=0.0, kit=kit_of(path, run.songs().kit))
         try:
             found, _ = read_windows(path, songs, run.lenient(), run.tokenizer())
         except MidiError as error:
@@ -203,7 +203,9 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         steps, diffusion = as_steps(shown), run.diffusion()
         with torch.inference_mode():
             again = reconstruct(vae, steps).numpy()
-        made = sample_riffs(vae, diffusion, range(options.seed, options.seed + options.num_outputs), options.sample)[0]
+        pitches = range(max(1, windows.config.low), windows.config.high + 1)
+        seeds = range(options.seed, options.seed + options.num_outputs)
+        made = sample_riffs(vae, diffusion, seeds, options.sample, pitches=pitches)[0]
         after = {"all": "reconstruction", "hits": "its score, played", "taps": "its taps, played"}[vae.tokenizer.given]
         columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), after: list(again), "new": list(made)}
         heading = f"real windows, what the model makes of them, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"
@@ -315,6 +317,14 @@ class Run:
         from checkpoints import songs_config
 
         return songs_config(self._vae()[1], self.folder / VAE_FILE).songs
+
+    def songs(self) -> SongConfig:
+        """How the run reads songs, or the preset before there is a run."""
+        if self.is_of_windows():
+            from checkpoints import songs_config
+
+            return songs_config(self._vae()[1], self.folder / VAE_FILE)
+        return preset_options(TrainVAE, self.preset).songs
 
     def vae(self):
         return self._vae()[0]

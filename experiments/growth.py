@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of windows, their length, and the batch: a table and docs/growth.png.
+"""How time and memory grow with the number of windows, their length, and the batch: a table and a picture (docs/growth.png).
 
 python -m experiments.growth [--most 1000000] [--output-dir runs/growth]
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from config import TOKEN_FILE, TokenizerConfig, UserError, run_script
-from files import save_picture, write_file
+from files import new_picture, save_picture, write_file
+from speed.bench import peak_megabytes, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SONG = 100  # windows
@@ -78,16 +78,6 @@ def preset_of(bars: int) -> Any:
     options = preset_options(TrainVAE, "melody_2bar_small")
     tokenizer = dataclasses.replace(options.tokenizer, bars=bars)
     return dataclasses.replace(options, tokenizer=tokenizer)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure_count(count: int, folder: Path) -> dict[str, float]:
@@ -208,7 +198,7 @@ def table(head: str, rows: dict[int, dict[str, float]]) -> str:
 
 def picture(tables: dict[str, dict[int, dict[str, float]]]) -> Figure:
     """Each figure over what grows, on logarithmic axes: a straight line of slope 1 is linear."""
-    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
+    figure = new_picture(11, 3.6)
     for at, (head, rows) in enumerate(tables.items()):
         axes = figure.add_subplot(1, len(tables), at + 1)
         for name in dict.fromkeys(name for found in rows.values() for name in found):
@@ -239,6 +229,8 @@ def main(argv: Sequence[str]) -> int:
     if options.row:
         print(json.dumps(row(options.row[0], [int(word) for word in options.row[1:]])))
         return 0
+    if options.most < 100:
+        raise UserError(f"--most {options.most}: give 100 or more")
     counts = [10**power for power in range(2, 9) if 10**power <= options.most]
     tables: dict[str, dict[int, dict[str, float]]] = {"windows": {}, "bars, batch 64": {}, "batch, 2 bars": {}}
     for count in counts:

@@ -43,9 +43,9 @@ FORMAT = 1
 CHUNK = 16  # files handed to a worker at a time
 SECONDS_PER_FILE = 60  # beyond it a file is refused
 SHIFT = 2  # purpose of random numbers: transpositions
-ROWS = 65_536  # of a token file looked at together
+LOOKED_AT = 8 << 20  # bytes of a token file looked at together
 MAX_SHOWN = 1024  # training windows that final figures are about
-MAX_JUDGED = 4096  # held-out windows that a model is judged by
+MAX_HELD = 65_536  # held-out windows that stand in memory
 NOT_IN_FILE = ("workers", "scheduler", "max_windows")  # of SongConfig: they change no window of a token file
 RULES = ("low", "high", "grid_tolerance", "max_off_grid")  # of DataConfig: they do
 
@@ -77,7 +77,7 @@ class WindowData:
     @cached_property
     def held_out_tokens(self) -> np.ndarray:
         """Held-out windows, or of very many a random choice, in order."""
-        return self._some(np.flatnonzero(self.used & self.held_out), MAX_JUDGED, 0)
+        return self._some(np.flatnonzero(self.used & self.held_out), MAX_HELD, 0)
 
     @property
     def shown(self) -> dict[str, np.ndarray]:
@@ -407,8 +407,9 @@ def known_windows(tokens: np.ndarray, train: np.ndarray, held: np.ndarray, token
         return held
 
     def keys(index: np.ndarray) -> Iterator[np.ndarray]:
-        for at in range(0, len(index), ROWS):
-            yield row_keys(in_any_key(tokens[index[at : at + ROWS]], tokenizer))
+        rows = max(1, LOOKED_AT // tokens[:1].nbytes)
+        for at in range(0, len(index), rows):
+            yield row_keys(in_any_key(tokens[index[at : at + rows]], tokenizer))
 
     keys_held = np.concatenate(list(keys(held)))
     wanted = np.unique(keys_held)

@@ -187,12 +187,13 @@ def tapped(pattern: DrumPattern) -> DrumPattern:
 
 
 def patterns_to_midi(patterns: Sequence[DrumPattern], tokenizer: TokenizerConfig, markers: Sequence[str] = ()) -> bytes:
-    """Write patterns one after the other as General MIDI drums, a step long each note, in exactly that many bars.
+    """Write patterns one after the other as General MIDI drums, in exactly that many bars: each note a step long, or until the same drum is
+    struck again.
 
     A hit that is early on the very first step sounds on it: there is no time before the file's beginning.
 
     Args:
-        patterns: at least one; each [tokenizer.steps, 9]. A note ends where the same drum is struck again, if that is earlier.
+        patterns: at least one; each [tokenizer.steps, 9].
         markers: one at the beginning of each pattern, or none.
 
     Raises:

@@ -18,9 +18,12 @@ import mido
 import numpy as np
 
 from config import TRIO_PARTS, DataConfig, SongConfig, TokenizerConfig, UserError, parse_programs, run_script
+from dataset import was_generated
 from family.drums import (
     CHANNEL,
+    OURS,
     DrumPattern,
+    Kit,
     drum_track,
     from_groove,
     from_tokens,
@@ -77,9 +80,10 @@ def lines_of(
         there = listed(numbered) or "no part with notes"
         what = f"--track {songs.track}" if asked else f"programs {programs}" if programs else "any program"
         bass = flag == "--bass-programs"
+        what += ", which this model was trained on" if one_line and not asked else ""
         choose = f"choose with {'' if bass else '--track, or other '}{flag}"
         if one_line:
-            choose = "which is what this model was trained on" if bass else "choose one of them with --track"
+            choose = "no line will do for the bass" if bass else "choose one of them with --track"
         choose = choose if any(not track.is_drum for _, track in numbered) else "it has only drums"
         raise MidiError("no usable line", f"none of {what}; there: {there}; {choose}")
     return found
@@ -94,6 +98,15 @@ def listed(numbered: Sequence[tuple[int, MidiTrack]], most: int = 32) -> str:
 def part_name(track: MidiTrack) -> str:
     """A part in a few words."""
     return f"{track.name or 'unnamed'} ({'drums' if track.is_drum else program_name(track.program)})"
+
+
+def kit_of(path: Path, kit: Kit) -> Kit:
+    """Which drum each pitch of a file is: General MIDI if generate.py wrote it, else as is said."""
+    try:
+        ours = was_generated(path) or any(track.is_drum and track.name == OURS for track in read_midi(path).tracks)
+    except MidiError:
+        ours = False  # whoever reads it says what is wrong
+    return "general" if ours else kit
 
 
 def read_windows(

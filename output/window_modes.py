@@ -14,13 +14,12 @@ import torch
 
 from config import SampleConfig, TokenizerConfig, UserError
 from dataset import plural
-from family.drums import OURS, Kit
 from family.measures import NearestWindow, backbeat, onsets_of, playing
-from family.windows import Window, read_windows, to_pattern, windows_to_midi
+from family.windows import Window, kit_of, read_windows, to_pattern, windows_to_midi
 from files import make_room, sha256
 from latents import as_steps, given_hits
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
-from midi_utils import MidiError, program_name, read_midi
+from midi_utils import MidiError, program_name
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
@@ -196,14 +195,15 @@ def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = T
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise UserError(f"{file}: {what}; give a MIDI file")
-    kit = kit_of(path, options, model)
+    kit = kit_of(path, model.songs.kit) if options.kit == "as_trained" else options.kit
     songs = dataclasses.replace(model.songs, hop=1, track=options.track, kit=kit, min_notes_per_bar=0.0)
     try:
         windows, _ = read_windows(path, songs, model.data, model.tokenizer, one_line=True)
     except MidiError as error:
         raise UserError(f"{file}: {error}") from None
     if model.tokenizer.representation != "mono":
-        print(f"{file}: {', '.join(filter(None, (windows[0].part, f'drums read as the {kit} kit')))} (--kit takes the other)")
+        hint = " (--kit takes the other)" * (options.kit == "as_trained")
+        print(f"{file}: {', '.join(filter(None, (windows[0].part, f'drums read as the {kit} kit')))}{hint}")
     by_bar = {window.first_bar: window for window in windows}
     if options.from_bar and options.from_bar not in by_bar:
         raise UserError(
@@ -224,17 +224,6 @@ def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = T
     return found
 
 
-def kit_of(path: Path, options: FromRiff, model: WindowModel) -> Kit:
-    """Which drum each pitch of a file is: as asked for; General MIDI if generate.py wrote it; else as in the training files."""
-    if options.kit != "as_trained":
-        return options.kit
-    try:
-        ours = any(track.is_drum and track.name == OURS for track in read_midi(path).tracks)
-    except MidiError:
-        ours = False  # whoever reads it says what is wrong
-    return "general" if ours else model.songs.kit
-
-
 def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowModel) -> int:
     """A file as the model hears it; given a score or taps, as it plays them, once for each seed. -> exit status"""
     file = options.required_files()[0]
@@ -250,7 +239,7 @@ def write_reconstruction(options: Reconstruct, seeds: list[int], model: WindowMo
     markers = tuple(f"bar {window.first_bar}" for window in given)
     files, made = [], steps
     for seed in seeds:
-        made = decoded(model, z, sample.temperature, [[seed, window.first_bar] for window in given], hits)
+        made = decoded(model, z, sample, [[seed, window.first_bar] for window in given], hits)
         facts = {"given": facts_of(file, given), "what": word, "accuracies": accuracies_of(made, steps, tokenizer)}
         name = f"{Path(file).stem}_{word}" + f"_seed{seed:06d}" * plays
         files.append(Made(folder / f"{name}_{bpm:.0f}bpm.mid", tuple(made), markers, facts | ({"seed": seed} if plays else {})))
@@ -296,7 +285,8 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     facts["through"] = "diffusion" if through is not None else "direct"
     files, rows = [], []
     for seed in seeds:
-        steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample))
+        likeliest = dataclasses.replace(options.sample, temperature=0.0)
+        steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample), likeliest)
         name = f"{stem}_interpolate" + f"_seed{seed:06d}" * (through is not None)
         for i, one in enumerate(steps):
             share = round(i / (options.steps - 1), 4)
@@ -314,7 +304,7 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
 
 
 def decoded(
-    model: WindowModel, z: torch.Tensor, temperature: float = 0.0, entropy: Sequence[Sequence[int]] = (), hits: torch.Tensor | None = None
+    model: WindowModel, z: torch.Tensor, sample: SampleConfig, entropy: Sequence[Sequence[int]] = (), hits: torch.Tensor | None = None
 ) -> np.ndarray:
     """The likeliest music of some latents, or at a temperature a draw of it. A window comes out alike whatever else is decoded.
 
@@ -323,7 +313,7 @@ def decoded(
         entropy: of each window, for its random numbers; not read at temperature 0.
         hits: bool [windows, T, 9], see decode_steps.
     """
-    device, sample, parts = z.device, SampleConfig(temperature=temperature), []
+    device, parts = z.device, []
     for first in range(0, len(z), CHUNK):
         rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)  # each chunk is full
         uniform, _ = random_numbers(model.vae, [entropy[row] if entropy else [0] for row in rows], draws=0)

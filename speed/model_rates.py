@@ -52,12 +52,15 @@ def train_step(vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Ten
 def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequence[int], noun: str) -> None:
     """Training with a preset's options, and decoding from N(0, I) in both precisions."""
     options = preset_options(TrainVAE, preset)
+    precision = training.choose_precision(options.train.precision, torch.device("cpu"))
+    trainings = {batch: f"{preset}, training, batch {batch}, {_name(precision)}" for batch in batches}
+    decodings = {(batch, kind): f"{preset}, decoding, batch {batch}, {kind}" for batch in sampled for kind in ("float32", "bfloat16")}
+    if not any(map(bench.wants, (*trainings.values(), *decodings.values()))):
+        return  # before anything is built
     vae, tokenizer = MusicVAE(options.model, options.tokenizer), options.tokenizer
     optimizer = torch.optim.AdamW(vae.parameters())
-    precision = training.choose_precision(options.train.precision, torch.device("cpu"))
-    for batch in batches:
+    for batch, name in trainings.items():
         work = partial(train_step, vae, optimizer, random_steps(tokenizer, batch), options.train, precision)
-        name = f"{preset}, training, batch {batch}, {_name(precision)}"
         bench.rate(name, noun, batch, work, lambda work=work: Work(multiply_adds(work), precision))
     vae.eval()
     for batch in sampled:
@@ -68,7 +71,7 @@ def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequ
             def needs(work: Callable[[], object] = work, kind: str = kind, batch: int = batch) -> Work:
                 return Work(multiply_adds(work), getattr(torch, kind), batch, tokenizer.steps)
 
-            bench.rate(f"{preset}, decoding, batch {batch}, {kind}", noun, batch, work, needs)
+            bench.rate(decodings[batch, kind], noun, batch, work, needs)
 
 
 def _name(precision: torch.dtype) -> str:
@@ -118,7 +121,7 @@ def measure_family(bench: Bench, most: float) -> None:
         options = preset_options(TrainVAE, preset)
         with torch.device("meta"):
             size = sum(p.numel() for p in MusicVAE(options.model, options.tokenizer).parameters()) / 1e6
-        if size <= most and preset != "melody_2bar" and bench.wants(preset):
+        if size <= most and preset != "melody_2bar":
             batch = 64 if size < 20 else 2
             measure_vae(bench, preset, [batch], [batch], "windows")
 

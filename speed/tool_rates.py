@@ -47,9 +47,10 @@ def write_songs(folder: Path, riffs_each: int = 32) -> None:
 
 def measure_files(bench: Bench) -> None:
     """Reading MIDI, folders of riffs, and cutting songs by one process and by two."""
-    riffs = sorted((ROOT / "midi_riffs").glob("*.mid"))
+    data = DataConfig(data=str(ROOT / "midi_riffs"))
+    riffs = sorted(Path(data.data).glob("*.mid"))
     bench.rate("MIDI files read (two bars each)", "files", len(riffs), lambda: [read_midi(path) for path in riffs])
-    bench.rate("a folder of riffs read, checked and split", "files", len(riffs), lambda: load_riffs(DataConfig(), TokenizerConfig()))
+    bench.rate("a folder of riffs read, checked and split", "files", len(riffs), lambda: load_riffs(data, TokenizerConfig()))
     with tempfile.TemporaryDirectory() as name:
         write_songs(Path(name) / "songs")
         songs = sorted((Path(name) / "songs").glob("*.mid"))
@@ -96,7 +97,7 @@ def measure_processes(bench: Bench) -> None:
 
 
 def measure_startup(bench: Bench) -> None:
-    """How long each script takes to say what its options are, and how much memory."""
+    """How long each script takes to say what its options are."""
     for script in SCRIPTS:
         bench.take(f"{script}.py --help", "s", lambda script=script: run_measured([sys.executable, f"{script}.py", "--help"])[0])
 

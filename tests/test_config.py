@@ -60,7 +60,7 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "guitar.sound": {"config", "files", "midi_utils", "dataset"},
     "output.outputs": {"config", "dataset", "files", "midi_utils", "guitar.fretboard", "guitar.guitar_pro", "guitar.sound", "guitar.tab"},
     "workers": {"config", "midi_utils"},
-    "family.windows": {"config", "family.drums", "midi_utils"},
+    "family.windows": {"config", "dataset", "family.drums", "midi_utils"},
     "family.corpus": {"config", "dataset", "family.windows", "files", "measures.metrics", "midi_utils", "workers"},
     "examples": {"config", "dataset", "family.corpus"},
     "heads": {"config"},

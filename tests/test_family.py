@@ -150,7 +150,7 @@ def test_many_windows_are_those_that_few_are(tokenizer: TokenizerConfig, monkeyp
         if hits is not None and tokenizer.representation != "groove":
             continue
         whole = decode_steps(vae, z, uniform, SampleConfig(temperature=1.0), hits)
-        monkeypatch.setattr("sampling.CACHED", 2)
+        monkeypatch.setattr("sampling.FITTING", 2)
         assert_close(decode_steps(vae, z, uniform, SampleConfig(temperature=1.0), hits), whole, atol=1e-4, rtol=1e-4)
         monkeypatch.undo()
 

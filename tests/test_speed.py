@@ -12,7 +12,7 @@ import torch
 from conftest import Here, assert_one_line
 from torch import nn
 
-from products import Product, QuickLinear
+from products import Product, QuickLinear, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, compared
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
@@ -45,6 +45,17 @@ def test_a_quick_linear_layer_is_a_linear_layer() -> None:
     plain.load_state_dict(state)
     with torch.inference_mode():
         torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_layout_is_exact_whoever_asks_for_it() -> None:
+    """Guards against a half-precision layout that stays, and against layers made in inference mode."""
+    quick = QuickLinear(INPUTS, HIDDEN)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        layout = prepared(quick, lambda layer, precision: layer.weight @ layer.weight.t(), torch.float32)
+        assert layout.dtype == torch.float32 and prepared(quick, lambda *_: 1 / 0, torch.float32) is layout
+    with torch.inference_mode():
+        made = QuickLinear(INPUTS, HIDDEN)
+        assert made(torch.randn(9, INPUTS)).shape == (9, HIDDEN)
 
 
 # ---------------------------------------------------------------- counting

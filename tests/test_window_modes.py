@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import Here, Result, assert_is_a_picture, assert_one_line, bytes_below, log_lines, midi_bytes, midi_track, stop_after
 
+import models
 import train_diffusion
 import train_vae
 import training
@@ -536,6 +537,34 @@ def test_a_preset_of_other_music_is_refused(generate: Callable[..., Result], her
             result = here(script, "--preset", preset, "--run-dir", str(run_of(kind)), "--threads", "1")
             assert_one_line(result, script, f"is not of the music of --preset {preset}; give --preset {PRESETS[kind]}")
     assert_one_line(here("train_diffusion", "--run-dir", str(run_of("mono"))), "train_diffusion", f"give --preset {PRESETS['mono']}")
+
+
+def test_a_preset_with_flags_on_top_is_its_own(here: Here, band: Path, tmp_path: Path) -> None:
+    """Guards against a run that no preset fits: humanizing by --given, on top of the preset that hears everything."""
+    flags = ["--preset", "groove_2bar_small", "--run-dir", str(tmp_path / "run")]
+    made = [*flags, "--given", "hits", "--data", str(band), "--kit", "general", *TINY, *PACE]
+    assert train_vae.main(made) == 0
+    assert here("generate", *flags, "--seeds", "1", "--output-dir", str(tmp_path / "out"), "--threads", "1").code == 0
+
+
+def test_precision_is_what_the_record_says(generate: Callable[..., Result], band: Path, tmp_path: Path) -> None:
+    seen = []
+    begin = models.Decoder.begin
+
+    def watched(self: Any, z: torch.Tensor, precision: torch.dtype = torch.float32) -> Any:
+        seen.append(precision)
+        return begin(self, z, precision)
+
+    assert generate("drums", "--seeds", "1").code == 0  # trained before it is watched
+    shutil.rmtree(tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.Decoder, "begin", watched)
+        for words in ([], ["reconstruct", str(band / "song0.mid")]):
+            seen.clear()
+            assert generate("drums", *words, "--precision", "bfloat16").code == 0
+            assert set(seen) == {torch.bfloat16}
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("*.json")]
+    assert {record["settings"]["precision"] for record in records} == {"bfloat16"}
 
 
 def test_seeds_and_how_many_do_not_go_together(generate: Callable[..., Result]) -> None:
