@@ -198,7 +198,7 @@ def table(head: str, rows: dict[int, dict[str, float]]) -> str:
 
 def picture(tables: dict[str, dict[int, dict[str, float]]]) -> Figure:
     """Each figure over what grows, on logarithmic axes: a straight line of slope 1 is linear."""
-    figure = new_picture(11, 3.6)
+    figure = new_picture(11, 4.2)
     for at, (head, rows) in enumerate(tables.items()):
         axes = figure.add_subplot(1, len(tables), at + 1)
         for name in dict.fromkeys(name for found in rows.values() for name in found):
@@ -214,9 +214,11 @@ def picture(tables: dict[str, dict[int, dict[str, float]]]) -> Figure:
             axis.set_minor_formatter(NullFormatter())
         low, high = axes.get_ylim()
         axes.set_ylim(low, min(high, 10 * max(max(found.values()) for found in rows.values())))
+        axes.set_xticks(list(rows))
+        axes.minorticks_off()
         axes.set_xlabel(head, fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.legend(fontsize=5.5)
+        axes.tick_params(labelsize=6.5)
+        axes.legend(fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     return figure
 
 
