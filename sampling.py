@@ -52,23 +52,25 @@ class RuleWalker:
         self._step += 1
 
 
-def token_probabilities(logits: Tensor, allowed: Tensor, sample: SampleConfig) -> Tensor:
+def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleConfig) -> Tensor:
     """What a step is drawn from: grammar, rest penalty, temperature, top-k and top-p (Holtzman et al. 2020), in this order.
 
     Args:
         logits: [B, V]
-        allowed: bool [B, V], at least one True in each row.
+        allowed: bool [B, V], at least one True in each row; None allows all.
 
     Returns:
         [B, V], each row summing to 1; one-hot at temperature 0. Top-p keeps the fewest likeliest tokens that reach the mass.
     """
-    logits = logits.masked_fill(~allowed, -torch.inf)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
     if sample.rest_penalty:
+        logits = logits if allowed is not None else logits.clone()
         logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
     if sample.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
     if 0 < sample.top_k < logits.shape[-1]:
-        kept = torch.zeros_like(allowed).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
         logits = logits.masked_fill(~kept, -torch.inf)
     temperature = max(sample.temperature, torch.finfo(logits.dtype).tiny)  # below it, float32 would divide by 0
     probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
@@ -151,26 +153,32 @@ def decode_steps(
 
 
 def _draw_tokens(
-    embedding: TokenEmbedding, allowed: Sequence[Tensor], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
+    embedding: TokenEmbedding, allowed: Sequence[Tensor | None], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
 ) -> Tensor:
     """Draw the tokens of one step, part by part. allowed: see following_tokens -> as `before`"""
-    by_part = zip(logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), allowed, strict=True)
-    return embedding.join(
-        [inverse_cdf(token_probabilities(part, following.index_select(0, last), sample), u) for part, last, u, following in by_part]
-    )
+    drawn = []
+    for part, last, u, table in zip(
+        logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), allowed, strict=True
+    ):
+        may_follow = None if table is None else table.index_select(0, last)
+        drawn.append(inverse_cdf(token_probabilities(part, may_follow, sample), u))
+    return embedding.join(drawn)
 
 
-def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor]:
-    """For each part, which tokens may follow each: no line holds a note that is not there, or leaves its range. bool [V + 1, V] each"""
-    tables = []
+def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:
+    """For each part, which tokens may follow each, bool [V + 1, V]: no line holds a note that is not there, or leaves its range. None of
+    drums, which may all follow."""
+    tables: list[Tensor | None] = []
     for i, size in enumerate(embedding.sizes):
+        if size != tokenizer.line_size:
+            tables.append(None)
+            continue
         allowed = torch.ones(size + 1, size, dtype=torch.bool, device=embedding.in_bar.weight.device)
-        if tokenizer.hold_token and size == tokenizer.line_size:
+        if tokenizer.hold_token:
             allowed[[REST, size], HOLD] = False
-        if size == tokenizer.line_size:
-            allowed[:, pitches.stop : MAX_PITCH + 1] = False
-            if TRIO_PARTS[i] != "bass":
-                allowed[:, REST + 1 : pitches.start] = False
+        allowed[:, pitches.stop : MAX_PITCH + 1] = False
+        if TRIO_PARTS[i] != "bass":
+            allowed[:, REST + 1 : pitches.start] = False
         tables.append(allowed)
     return tables
 
