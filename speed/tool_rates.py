@@ -35,6 +35,27 @@ SCRIPTS = (
     *("train_vae", "train_diffusion", "train_lm", "generate", "evaluate"),
     *("check_midi", "visualize_tokens", "cut_riffs", "pieces", "presets", "benchmark"),
 )
+OF_SONGS = (
+    "MIDI files read (64 bars each)",
+    "songs cut, 1 process, start-up included",
+    "songs cut, 2 processes, start-up included",
+    "songs cut, one process, peak memory",
+)
+STEERED = (  # what is timed of steering
+    "new riffs, nothing asked",
+    "new riffs, key, first and last note",
+    "new riffs, density and rests",
+    "new riffs, along a direction",
+    "vary",
+    "vary --keep-rhythm",
+    "vary --keep-pitches",
+    "infill --keep-bars 1",
+    "answer",
+    "continue",
+    "interpolate, 8 steps",
+    "arrange, 16 bars",
+    "--n 200 --pick 16",
+)
 
 
 def write_songs(folder: Path, riffs_each: int = 32) -> None:
@@ -51,6 +72,8 @@ def measure_files(bench: Bench) -> None:
     riffs = sorted(Path(data.data).glob("*.mid"))
     bench.rate("MIDI files read (two bars each)", "files", len(riffs), lambda: [read_midi(path) for path in riffs])
     bench.rate("a folder of riffs read, checked and split", "files", len(riffs), lambda: load_riffs(data, TokenizerConfig()))
+    if not any(map(bench.wants, OF_SONGS)):
+        return  # before songs are written
     with tempfile.TemporaryDirectory() as name:
         write_songs(Path(name) / "songs")
         songs = sorted((Path(name) / "songs").glob("*.mid"))
@@ -104,6 +127,8 @@ def measure_startup(bench: Bench) -> None:
 
 def measure_steering(bench: Bench) -> None:
     """Milliseconds per riff (or per verse, way, set) of every way to steer, with the base model and an untrained prior."""
+    if not any(bench.wants(f"steering, {name}") for name in STEERED):
+        return  # before anything is made ready
     tokenizer = TokenizerConfig()
     vae, _ = load_vae(ROOT / BASE_MODEL)
     diffusion = LatentDiffusion(vae.config.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
@@ -151,5 +176,6 @@ def measure_steering(bench: Bench) -> None:
         ),
         "--n 200 --pick 16": (16, picked),
     }
+    assert tuple(works) == STEERED
     for name, (count, work) in works.items():
         bench.milliseconds(f"steering, {name}", count, work)
