@@ -127,6 +127,11 @@ class DataConfig:
     mix: float = 0.8  # augmentation of the VAE: share of examples that go on, from a bar line, as another riff of their song
     rotate: float = 0.5  # augmentation of the VAE: share of examples that start at a later bar line and end with what came before
 
+    @property
+    def pitches(self) -> range:
+        """What is accepted, and what models of windows write."""
+        return range(self.low, self.high + 1)
+
     def __post_init__(self) -> None:
         require_finite(self)
         require(bool(self.data.strip()), "--data is empty: give the folder of your riffs")

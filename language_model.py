@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from config import LMConfig
 from products import Product
+from recurrent import lstm_cell, weights_for_cell
 
 BUCKET = 32  # tokens
 
@@ -183,10 +184,10 @@ class LanguageModelStepper:
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self._products = [
-            Product(torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).detach(), (layer.bias_ih_l0 + layer.bias_hh_l0).detach())
-            for layer in model.layers
-        ]
+        self._products = []
+        for layer in model.layers:
+            weight, bias = torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1), layer.bias_ih_l0 + layer.bias_hh_l0
+            self._products.append(Product(*(weights_for_cell(some, layer.hidden_size) for some in (weight, bias))))
 
     def __call__(self, tokens: Tensor, state: LMState) -> tuple[Tensor, LMState]:
         """
@@ -199,10 +200,8 @@ class LanguageModelStepper:
         """
         x, layers = self.model.embed(tokens, state.count), []  # [B, E]
         for product, (hidden, cell) in zip(self._products, state.layers, strict=True):
-            gates = product(torch.cat([x, hidden[0]], dim=1))  # [B, 4 H]
-            write, forget, new, read = gates.chunk(4, dim=1)
-            after = torch.sigmoid(forget) * cell[0] + torch.sigmoid(write) * torch.tanh(new)
-            x = torch.sigmoid(read) * torch.tanh(after)
+            after = cell[0].clone()
+            x = lstm_cell(product(torch.cat([x, hidden[0]], dim=1)), after)  # [B, H]
             layers.append((x[None], after[None]))
         logits = self.model.output(x)
         if self.model.copy is not None:

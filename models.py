@@ -240,7 +240,7 @@ class StepByStep:
     """
 
     def __init__(self, decoder: Decoder, z: Tensor, precision: torch.dtype) -> None:
-        self.decoder, self.weights = decoder, prepared(decoder, DecoderWeights, precision)
+        self.decoder, self.weights = decoder, prepared(decoder, DecoderWeights, precision, decoder.embedding)
         self.begin(z)
 
     @torch.no_grad()

@@ -73,31 +73,23 @@ class LayerStates:
 class Stepping:
     """The weights of recurrent layers, laid out for going on step by step, without gradients.
 
-    tanh(x) is computed as 1 - 2 sigmoid(-2 x), with the -2 inside the weights: PyTorch's tanh takes ten times as long as its sigmoid.
-
     Args:
         precision: what states and weights are multiplied in; states and gates are float32.
     """
 
     def __init__(self, layers: Recurrent, precision: torch.dtype = torch.float32) -> None:
         self.is_lstm, self.layers = layers.is_lstm, layers.layers
-        hidden, new = layers.rnn.hidden_size, 2  # the gate that tanh bends is the third of four, or of three
-        self.bent = slice(new * hidden, (new + 1) * hidden)
+        for_cell = functools.partial(weights_for_cell, hidden_size=layers.rnn.hidden_size)
         (weight_ih, weight_hh, bias_ih, bias_hh), *above = (layers.weights(layer) for layer in range(layers.layers))
         product = functools.partial(Product, precision=precision)
         if layers.is_lstm:  # what comes from below and from the state is added up: one product for both
-            self.input_weight, self.input_bias = self._scaled(weight_ih), self._scaled(bias_ih + bias_hh)
-            self.from_state = [product(self._scaled(weight_hh), None)]
-            self.from_both = [product(self._scaled(torch.cat([ih, hh], dim=1)), self._scaled(b + more)) for ih, hh, b, more in above]
+            self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih + bias_hh)
+            self.from_state = [product(for_cell(weight_hh), None)]
+            self.from_both = [product(for_cell(torch.cat([ih, hh], dim=1)), for_cell(b + more)) for ih, hh, b, more in above]
         else:
-            self.input_weight, self.input_bias = self._scaled(weight_ih), self._scaled(bias_ih)
-            self.from_state = [product(self._scaled(hh), self._scaled(more)) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
-            self.from_below = [product(self._scaled(ih), self._scaled(b)) for ih, _, b, _ in above]
-
-    def _scaled(self, weight: Tensor) -> Tensor:
-        weight = weight.detach().clone()
-        weight[self.bent] *= -2
-        return weight
+            self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih)
+            self.from_state = [product(for_cell(hh), for_cell(more)) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
+            self.from_below = [product(for_cell(ih), for_cell(b)) for ih, _, b, _ in above]
 
     def begin(self, state: Tensor) -> LayerStates:
         """state: [B, S]"""
@@ -121,22 +113,32 @@ class Stepping:
                     gates = self.from_both[layer - 1](torch.cat(outputs[layer - 1 : layer + 1], dim=1)).float()
                 else:
                     gates.add_(self.from_state[0](outputs[0]))
-                outputs[layer] = _lstm_cell(gates, states.cells[layer])
+                outputs[layer] = lstm_cell(gates, states.cells[layer])
             else:
                 if layer:
                     gates = self.from_below[layer - 1](outputs[layer - 1]).float()
-                outputs[layer] = _gru_cell(gates, self.from_state[layer](outputs[layer]).float(), outputs[layer])
+                outputs[layer] = gru_cell(gates, self.from_state[layer](outputs[layer]).float(), outputs[layer])
         return outputs[-1]
 
 
-def _lstm_cell(gates: Tensor, cells: Tensor) -> Tensor:
-    """gates: [B, 4H], see Stepping, overwritten; cells: [B, H], overwritten with the new ones -> output [B, H]"""
+def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
+    """A layer's weights or bias as lstm_cell and gru_cell want them: those of the gate that tanh bends, the third, times -2.
+
+    tanh(x) is computed as 1 - 2 sigmoid(-2 x): PyTorch's tanh takes ten times as long as its sigmoid. weight: [G] or [G, ...], copied
+    """
+    weight = weight.detach().clone()
+    weight[2 * hidden_size : 3 * hidden_size] *= -2
+    return weight
+
+
+def lstm_cell(gates: Tensor, cells: Tensor) -> Tensor:
+    """gates: [B, 4H], see weights_for_cell, overwritten; cells: [B, H], overwritten with the new ones -> output [B, H]"""
     enter, forget, new, leave = gates.sigmoid_().chunk(4, dim=1)
     cells.mul_(forget).add_(enter).addcmul_(enter, new, value=-2)
     return torch.addcmul(leave, leave, torch.mul(cells, -2).sigmoid_(), value=-2)
 
 
-def _gru_cell(gates: Tensor, from_state: Tensor, before: Tensor) -> Tensor:
+def gru_cell(gates: Tensor, from_state: Tensor, before: Tensor) -> Tensor:
     """gates, from_state: [B, 3H]; before: [B, H], the output before -> output [B, H]"""
     size = 2 * before.shape[1]
     reset, update = torch.add(gates[:, :size], from_state[:, :size]).sigmoid_().chunk(2, dim=1)

@@ -65,7 +65,7 @@ def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleCo
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -torch.inf)
     if sample.rest_penalty:
-        logits = logits if allowed is not None else logits.clone()
+        logits = logits.clone()
         logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
     if sample.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
@@ -131,9 +131,11 @@ def decode_steps(
         [B, T] and more, steps; see heads.py.
     """
     if len(z) > FITTING and z.device.type == "cpu":
-        given = (uniform.split(FITTING), [None] * len(z) if hits is None else hits.split(FITTING))
-        parts = [decode_steps(vae, some, u, sample, struck, pitches) for some, u, struck in zip(z.split(FITTING), *given, strict=False)]
-        return torch.cat(parts)
+        parts = [slice(first, first + FITTING) for first in range(0, len(z), FITTING)]
+        struck = [None if hits is None else hits[part] for part in parts]
+        return torch.cat(
+            [decode_steps(vae, z[part], uniform[part], sample, some, pitches) for part, some in zip(parts, struck, strict=True)]
+        )
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
     allowed = following_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []

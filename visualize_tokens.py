@@ -93,14 +93,19 @@ def token_grid(
     return figure
 
 
+def in_columns(music: Sequence[tuple[str, np.ndarray]]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Three columns without a heading, filled one after the other. music: (title, tokens or steps)"""
+    size = max(1, -(-len(music) // 3))
+    return {" " * (at // size + 1): list(music[at : at + size]) for at in range(0, len(music), size)}
+
+
 def picture_of_data(run: Run, options: Visualize) -> Figure:
     riff_data = run.riff_data()
     chosen = np.linspace(0, len(riff_data.riffs) - 1, min(len(riff_data.riffs), 3 * options.num_outputs)).astype(int)
     riffs = [(riff_data.riffs[i].name, riff_data.tokens[i]) for i in dict.fromkeys(chosen.tolist())]
-    size = -(-len(riffs) // 3)
-    columns = {" " * (i + 1): riffs[i * size : (i + 1) * size] for i in range(3) if riffs[i * size : (i + 1) * size]}
-    plain = {name: [(title, tokens) for title, tokens in column] for name, column in columns.items()}
-    return token_grid(plain, riff_data.tokenizer, f"{len(riffs)} of the {len(riff_data.riffs)} riffs of {riff_data.folder}", options)
+    return token_grid(
+        in_columns(riffs), riff_data.tokenizer, f"{len(riffs)} of the {len(riff_data.riffs)} riffs of {riff_data.folder}", options
+    )
 
 
 def picture_of_samples(run: Run, options: Visualize) -> Figure:
@@ -141,9 +146,7 @@ def picture_of_files(paths: Sequence[Path], run: Run, options: Visualize) -> Fig
             raise UserError(f"{path}: {error}; python check_midi.py {path} says more") from None
         riffs += [(f"{path.stem}, bar {riff.first_bar}", riff.tokens) for riff in found]
     shown = riffs[:30]
-    size = -(-len(shown) // min(3, len(shown)))
-    columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
-    return token_grid(columns, tokenizer, f"{len(shown)} of {len(riffs)} riffs", options)
+    return token_grid(in_columns(shown), tokenizer, f"{len(shown)} of {len(riffs)} riffs", options)
 
 
 # ---------------------------------------------------------------- windows of songs
@@ -165,9 +168,7 @@ def picture_of_song_files(paths: Sequence[Path], run: Run) -> Figure:
         windows += [window.steps for window in found]
         titles += [f"{path.stem}, bar {window.first_bar} {window.part}" for window in found]
     shown = list(zip(titles, windows, strict=True))[:30]
-    size = -(-len(shown) // min(3, len(shown)))
-    columns = {" " * (i + 1): shown[i * size : (i + 1) * size] for i in range(3) if shown[i * size : (i + 1) * size]}
-    return window_grid(columns, run.tokenizer(), f"{len(shown)} of {len(windows)} windows")
+    return window_grid(in_columns(shown), run.tokenizer(), f"{len(shown)} of {len(windows)} windows")
 
 
 def window_grid(columns: dict[str, list[tuple[str, np.ndarray]]], tokenizer: TokenizerConfig, heading: str) -> Figure:
@@ -203,9 +204,8 @@ def picture_of_windows(run: Run, options: Visualize, samples: bool) -> Figure:
         steps, diffusion = as_steps(shown), run.diffusion()
         with torch.inference_mode():
             again = reconstruct(vae, steps).numpy()
-        pitches = range(max(1, windows.config.low), windows.config.high + 1)
         seeds = range(options.seed, options.seed + options.num_outputs)
-        made = sample_riffs(vae, diffusion, seeds, options.sample, pitches=pitches)[0]
+        made = sample_riffs(vae, diffusion, seeds, options.sample, pitches=windows.config.pitches)[0]
         after = {"all": "reconstruction", "hits": "its score, played", "taps": "its taps, played"}[vae.tokenizer.given]
         columns = {"held out" if len(windows.held_out_tokens) else "data": list(shown), after: list(again), "new": list(made)}
         heading = f"real windows, what the model makes of them, and new ones ({'diffusion' if diffusion is not None else 'N(0, I)'})"

@@ -42,11 +42,6 @@ class WindowModel:
         values = self.content["data"]
         return DataConfig(**{name: values[name] for name in RULES})
 
-    @property
-    def pitches(self) -> range:
-        """What its lines may play: what they were read with."""
-        return range(max(1, self.data.low), self.data.high + 1)
-
     def hashes(self) -> dict[str, str | None]:
         """Of the weights, for the record."""
         prior = weights_hash(self.diffusion.state_dict()) if self.diffusion is not None else None

@@ -145,7 +145,7 @@ def write_samples(options: Sample, seeds: list[int], model: WindowModel) -> int:
         refuse_to_overwrite(path)
 
     def draw(some: Sequence[int], attempt: int) -> np.ndarray:
-        return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt, pitches=model.pitches)[0]
+        return sample_riffs(model.vae, model.diffusion, some, options.sample, attempt=attempt, pitches=model.data.pitches)[0]
 
     path_of = dict(zip(seeds, paths, strict=True))
     steps, attempts, nearest, seeds, refused = draw_original(draw, seeds, model.known.nearest, options.max_copy, "window")
@@ -283,9 +283,8 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     stem = "_to_".join(Path(file).stem[:80] for file in options.files)
     facts = {"given": [facts_of(file, [window]) for file, window in zip(options.files, given, strict=True)]}
     facts["through"] = "diffusion" if through is not None else "direct"
-    files, rows = [], []
+    files, rows, likeliest = [], [], dataclasses.replace(options.sample, temperature=0.0)
     for seed in seeds:
-        likeliest = dataclasses.replace(options.sample, temperature=0.0)
         steps = decoded(model, way(through, ends[0], ends[1], options.steps, options.strength, seed, options.sample), likeliest)
         name = f"{stem}_interpolate" + f"_seed{seed:06d}" * (through is not None)
         for i, one in enumerate(steps):
@@ -296,7 +295,7 @@ def write_interpolation(options: Interpolate, seeds: list[int], model: WindowMod
     new = np.concatenate(rows)
     labels = [f"seed {made.facts['seed']} step {made.facts['step']}" for made in files]
     files.append(Made(folder / f"{stem}_interpolate_long.mid", tuple(new), tuple(labels), facts))
-    write_all(files, model, record_of(options, dataclasses.replace(options.sample, temperature=0.0), model, bpm, programs))
+    write_all(files, model, record_of(options, likeliest, model, bpm, programs))
     print_table(labels, new, model, model.known.nearest(new))
     say_files(files, model, bpm, programs)
     mention_others(folder, "step", [made.path for made in files], f"{glob.escape(stem)}_interpolate*_step*.mid")
@@ -318,7 +317,7 @@ def decoded(
         rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)  # each chunk is full
         uniform, _ = random_numbers(model.vae, [entropy[row] if entropy else [0] for row in rows], draws=0)
         struck = None if hits is None else hits[rows].to(device)
-        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck, model.pitches)
+        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck, model.data.pitches)
         parts.append(made[: len(z) - first].cpu())
     return torch.cat(parts).numpy()
 

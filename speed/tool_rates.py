@@ -6,9 +6,8 @@ import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,35 +34,16 @@ SCRIPTS = (
     *("train_vae", "train_diffusion", "train_lm", "generate", "evaluate"),
     *("check_midi", "visualize_tokens", "cut_riffs", "pieces", "presets", "benchmark"),
 )
-OF_SONGS = (
-    "MIDI files read (64 bars each)",
-    "songs cut, 1 process, start-up included",
-    "songs cut, 2 processes, start-up included",
-    "songs cut, one process, peak memory",
-)
-STEERED = (  # what is timed of steering
-    "new riffs, nothing asked",
-    "new riffs, key, first and last note",
-    "new riffs, density and rests",
-    "new riffs, along a direction",
-    "vary",
-    "vary --keep-rhythm",
-    "vary --keep-pitches",
-    "infill --keep-bars 1",
-    "answer",
-    "continue",
-    "interpolate, 8 steps",
-    "arrange, 16 bars",
-    "--n 200 --pick 16",
-)
 
 
-def write_songs(folder: Path, riffs_each: int = 32) -> None:
+def write_songs(folder: Path, riffs_each: int = 32) -> list[Path]:
     """Songs to cut: riffs of midi_riffs in a row, 64 bars each, a marker at each riff."""
     riff_data = load_riffs(DataConfig(data=str(ROOT / "midi_riffs")), TokenizerConfig())
-    for number in range(SONGS):
+    paths = [folder / f"song{number:03d}.mid" for number in range(SONGS)]
+    for number, path in enumerate(paths):
         order = np.random.default_rng(number).permutation(len(riff_data.riffs))[:riffs_each]
-        write_file(folder / f"song{number:03d}.mid", riffs_to_midi([riff_data.riffs[i] for i in order], riff_data.tokenizer))
+        write_file(path, riffs_to_midi([riff_data.riffs[i] for i in order], riff_data.tokenizer))
+    return paths
 
 
 def measure_files(bench: Bench) -> None:
@@ -72,17 +52,22 @@ def measure_files(bench: Bench) -> None:
     riffs = sorted(Path(data.data).glob("*.mid"))
     bench.rate("MIDI files read (two bars each)", "files", len(riffs), lambda: [read_midi(path) for path in riffs])
     bench.rate("a folder of riffs read, checked and split", "files", len(riffs), lambda: load_riffs(data, TokenizerConfig()))
-    if not any(map(bench.wants, OF_SONGS)):
-        return  # before songs are written
     with tempfile.TemporaryDirectory() as name:
-        write_songs(Path(name) / "songs")
-        songs = sorted((Path(name) / "songs").glob("*.mid"))
-        bench.rate("MIDI files read (64 bars each)", "files", SONGS, lambda: [read_midi(path) for path in songs])
-        flags = [sys.executable, "cut_riffs.py", f"{name}/songs", "--output-dir", f"{name}/out", "--section", "any", "--workers"]
+
+        @cache
+        def songs() -> list[Path]:
+            return write_songs(Path(name) / "songs")
+
+        def cut(workers: int) -> tuple[float, float]:
+            folder = str(songs()[0].parent)
+            flags = ["--output-dir", f"{name}/out", "--section", "any", "--workers", str(workers)]
+            return run_measured([sys.executable, "cut_riffs.py", folder, *flags])
+
+        bench.rate("MIDI files read (64 bars each)", "files", SONGS, lambda: [read_midi(path) for path in songs()])
         for workers in (1, 2):
             label = f"songs cut, {workers} process{'es' * (workers > 1)}, start-up included"
-            bench.take(label, "songs/s", lambda workers=workers: SONGS / run_measured([*flags, str(workers)])[0])
-        bench.take("songs cut, one process, peak memory", "MB", lambda: run_measured([*flags, "1"])[1], 1)
+            bench.take(label, "songs/s", lambda workers=workers: SONGS / cut(workers)[0])
+        bench.take("songs cut, one process, peak memory", "MB", lambda: cut(1)[1], 1)
 
 
 def measure_guitar(bench: Bench) -> None:
@@ -127,8 +112,6 @@ def measure_startup(bench: Bench) -> None:
 
 def measure_steering(bench: Bench) -> None:
     """Milliseconds per riff (or per verse, way, set) of every way to steer, with the base model and an untrained prior."""
-    if not any(bench.wants(f"steering, {name}") for name in STEERED):
-        return  # before anything is made ready
     tokenizer = TokenizerConfig()
     vae, _ = load_vae(ROOT / BASE_MODEL)
     diffusion = LatentDiffusion(vae.config.z_size, preset_options(TrainDiffusion, "riff_2bar").model).eval()
@@ -137,45 +120,40 @@ def measure_steering(bench: Bench) -> None:
     keep = np.arange(tokenizer.steps) < tokenizer.steps // 2
     sections, each = parse_form("AABA", 16, tokenizer.bars)
 
-    def wish(steer: SteerConfig, **more: Any) -> Wish:
-        return dataclasses.replace(settled(wish_of(steer, vae, tokenizer, (38, 76), known), steer), **more)
+    def wish(steer: SteerConfig) -> Wish:
+        return settled(wish_of(steer, vae, tokenizer, (38, 76), known), steer)
 
-    free, asked = wish(SteerConfig()), wish(SteerConfig(density=9.0, rests=0.2))
-    key = wish(SteerConfig(key="F minor", start_note="F", end_note="F"))
-    along = wish(SteerConfig(attribute="density=+1"))
-
-    def drawn(wanted: Wish, count: int = 64) -> Callable[[], object]:
-        return lambda: draw(vae, diffusion, range(count), sample, wanted)
+    def drawn(wanted: Callable[[], Wish], count: int = 64) -> Callable[[], object]:
+        wanted = cache(wanted)  # made ready in the run that does not count, if it is wanted at all
+        return lambda: draw(vae, diffusion, range(count), sample, wanted())
 
     def picked() -> object:
-        tokens = draw(vae, diffusion, range(200), sample, free).tokens
+        tokens = draw(vae, diffusion, range(200), sample, free()).tokens
         return pick(qualities("typicality", tokens, known, np.zeros(200), tokenizer), tokens, 16, tokenizer)
 
-    varied = [from_riff.vary(vae, riff, free, 0.35), from_riff.vary(vae, riff, free, 0.7, keep_rhythm=True)]
-    varied += [from_riff.vary(vae, riff, free, 0.7, keep_pitches=True)]
-    rhythm, pitches = (settled(one, SteerConfig()) for one in varied[1:])
-    filled = settled(from_riff.infill(vae, riff, keep, free, 0.6), SteerConfig())
-    answered = settled(from_riff.answer(vae, riff, free, 0.6), SteerConfig())
-    onward = dataclasses.replace(free, strength=0.4, candidates=16)
+    def kept(**keep: bool) -> Wish:
+        return settled(from_riff.vary(vae, riff, free(), 0.7, **keep), SteerConfig())
+
+    free, melody = cache(lambda: wish(SteerConfig())), cache(lambda: kept(keep_pitches=True))
+    onward = cache(lambda: dataclasses.replace(free(), strength=0.4, candidates=16))
     copies = partial(np.zeros, dtype=bool)
     works: dict[str, tuple[int, Callable[[], object]]] = {
         "new riffs, nothing asked": (64, drawn(free)),
-        "new riffs, key, first and last note": (64, drawn(key)),
-        "new riffs, density and rests": (64, drawn(asked)),
-        "new riffs, along a direction": (64, drawn(along)),
-        "vary": (64, drawn(varied[0])),
-        "vary --keep-rhythm": (64, drawn(rhythm)),
-        "vary --keep-pitches": (64, lambda: from_riff.draw_rhythms(vae, diffusion, range(64), sample, pitches)),
-        "infill --keep-bars 1": (64, drawn(filled)),
-        "answer": (64, drawn(answered)),
-        "continue": (8, lambda: from_riff.continuations(vae, diffusion, riff, range(8), sample, onward)),
-        "interpolate, 8 steps": (8, lambda: from_riff.interpolate(vae, diffusion, (riff, other), 8, 0.4, 0, sample, free.rules)),
+        "new riffs, key, first and last note": (64, drawn(lambda: wish(SteerConfig(key="F minor", start_note="F", end_note="F")))),
+        "new riffs, density and rests": (64, drawn(lambda: wish(SteerConfig(density=9.0, rests=0.2)))),
+        "new riffs, along a direction": (64, drawn(lambda: wish(SteerConfig(attribute="density=+1")))),
+        "vary": (64, drawn(lambda: from_riff.vary(vae, riff, free(), 0.35))),
+        "vary --keep-rhythm": (64, drawn(lambda: kept(keep_rhythm=True))),
+        "vary --keep-pitches": (64, lambda: from_riff.draw_rhythms(vae, diffusion, range(64), sample, melody())),
+        "infill --keep-bars 1": (64, drawn(lambda: settled(from_riff.infill(vae, riff, keep, free(), 0.6), SteerConfig()))),
+        "answer": (64, drawn(lambda: settled(from_riff.answer(vae, riff, free(), 0.6), SteerConfig()))),
+        "continue": (8, lambda: from_riff.continuations(vae, diffusion, riff, range(8), sample, onward())),
+        "interpolate, 8 steps": (8, lambda: from_riff.interpolate(vae, diffusion, (riff, other), 8, 0.4, 0, sample, free().rules)),
         "arrange, 16 bars": (
             1,
-            lambda: arrange(vae, diffusion, riff, sections, each, 0, sample, onward, lambda tokens: copies(len(tokens))),
+            lambda: arrange(vae, diffusion, riff, sections, each, 0, sample, onward(), lambda tokens: copies(len(tokens))),
         ),
         "--n 200 --pick 16": (16, picked),
     }
-    assert tuple(works) == STEERED
     for name, (count, work) in works.items():
         bench.milliseconds(f"steering, {name}", count, work)
