@@ -61,8 +61,9 @@ _PREPARED: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 
 @torch.no_grad()
 def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precision: torch.dtype, *used: nn.Module) -> Layout:
-    """The weights of a part, laid out; laid out again only when one of them has changed: in place, as optimizers and
-    load_state_dict do (not through .data, nor by a fused optimizer, which PyTorch does not count). used: what else the layout is made of"""
+    """The weights of a part, laid out; laid out again only when one of them has changed: in place, as load_state_dict
+    and training.clip_and_step do (not through .data, nor by a fused optimizer alone, which PyTorch does not count). used: what else the
+    layout is made of"""
     weights = [weight for module in (part, *used) for weight in module.parameters()]
     state = (precision, [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights])
     found = _PREPARED.get(part)

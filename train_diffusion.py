@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model.condition_mean, model.condition_std = values.mean(dim=0), values.std(dim=0).clamp(min=1e-3)
         labels = model.normalize_conditions(values)
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+    optimizer = training.make_optimizer(model, train.lr, train.weight_decay)
 
     # ---- resume
     config = dataclasses.asdict(options.model)

@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- model and optimizer
     torch.manual_seed(run.seed)
     model = LanguageModel(options.model, pieces.vocabulary.size).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+    optimizer = training.make_optimizer(model, train.lr, train.weight_decay)
 
     # ---- resume
     same = {

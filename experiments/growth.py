@@ -133,7 +133,7 @@ def trainer(options: Any, batch: Callable[[int], np.ndarray]) -> Callable[[int],
 
     training.keep_freed_memory()
     vae = MusicVAE(options.model, options.tokenizer)
-    optimizer = torch.optim.AdamW(vae.parameters())
+    optimizer = training.make_optimizer(vae)
     precision = training.choose_precision(options.train.precision, torch.device("cpu"))
 
     def train(steps: int) -> None:

@@ -58,7 +58,7 @@ def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequ
     if not any(map(bench.wants, (*trainings.values(), *decodings.values()))):
         return  # before anything is built
     vae, tokenizer = MusicVAE(options.model, options.tokenizer), options.tokenizer
-    optimizer = torch.optim.AdamW(vae.parameters())
+    optimizer = training.make_optimizer(vae)
     for batch, name in trainings.items():
         work = partial(train_step, vae, optimizer, random_steps(tokenizer, batch), options.train, precision)
         bench.rate(name, noun, batch, work, lambda work=work: Work(multiply_adds(work), precision))
@@ -84,7 +84,7 @@ def measure_riffs(bench: Bench) -> None:
     options = preset_options(TrainDiffusion, "riff_2bar")
     size = preset_options(TrainVAE, "riff_2bar").model.z_size
     diffusion = LatentDiffusion(size, options.model)
-    optimizer = torch.optim.AdamW(diffusion.parameters())
+    optimizer = training.make_optimizer(diffusion)
     for batch in TRAINED:
         z, eps = torch.randn(2, batch, size)
         t = torch.randint(options.model.num_timesteps, (batch,))
@@ -140,7 +140,7 @@ def measure_language_model(bench: Bench, preset: str, length: int = 300) -> None
     options = preset_options(TrainLM, preset)
     vocabulary, sample = event_vocabulary(options.events), SampleConfig(temperature=1.0, top_k=50)
     model = LanguageModel(options.model, vocabulary.size)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = training.make_optimizer(model)
     tokens = torch.randint(vocabulary.size, (options.train.batch_size, options.train.seq_len))
 
     def step() -> None:

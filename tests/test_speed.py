@@ -12,6 +12,7 @@ import torch
 from conftest import Here, assert_one_line
 from torch import nn
 
+import training
 from products import Product, QuickLinear, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, compared
@@ -45,6 +46,20 @@ def test_a_quick_linear_layer_is_a_linear_layer() -> None:
     plain.load_state_dict(state)
     with torch.inference_mode():
         torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_layout_follows_the_training_step() -> None:
+    """Guards against layers that go on multiplying by the weights from before: a fused optimizer's changes are not counted by PyTorch."""
+    quick, x = QuickLinear(INPUTS, HIDDEN), torch.randn(9, INPUTS)
+    optimizer = training.make_optimizer(quick)
+    for _ in range(3):
+        with torch.no_grad():
+            before = quick(x)
+        training.clip_and_step(quick, optimizer, quick(x).square().mean(), lr=0.1, grad_clip=1.0)
+        with torch.no_grad():
+            after = quick(x)
+            torch.testing.assert_close(after, nn.functional.linear(x, quick.weight, quick.bias), atol=1e-5, rtol=1e-5)
+        assert (after - before).abs().max() > 0.01
 
 
 def test_a_layout_is_exact_whoever_asks_for_it() -> None:
