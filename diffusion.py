@@ -6,14 +6,14 @@ No device choice, no printing, no file access in here. Dimensions: B batch, H hi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DiffusionConfig
-from products import QuickLinear
+from products import Product, prepared
 
 
 class NoiseSchedule(nn.Module):
@@ -53,21 +53,30 @@ class NoiseSchedule(nn.Module):
         signal, noise = self.coefficients(t)
         return {"eps": eps, "x0": x_0, "v": signal * eps - noise * x_0}[prediction_type]
 
-    def x0_and_eps(self, prediction_type: str, prediction: Tensor, x_t: Tensor, t: Tensor, limit: float = 6.0) -> tuple[Tensor, Tensor]:
-        """Read a prediction as x_0 and eps, with x_0 held within +-limit: at t = T - 1 an eps prediction says little of x_0.
 
-        Returns:
-            x_0 and eps, each [B, Z], that together make x_t.
-        """
-        signal, noise = self.coefficients(t)
-        if prediction_type == "eps":
-            x_0 = (x_t - noise * prediction) / signal
-        elif prediction_type == "x0":
-            x_0 = prediction
-        else:
-            x_0 = signal * x_t - noise * prediction
-        x_0 = x_0.clamp(-limit, limit)
-        return x_0, (x_t - signal * x_0) / noise
+Scale = Tensor | float
+
+
+def x0_and_eps(
+    prediction_type: str, prediction: Tensor, x_t: Tensor, signal: Scale, noise: Scale, limit: float = 6.0
+) -> tuple[Tensor, Tensor]:
+    """Read a prediction as x_0 and eps, with x_0 held within +-limit: at t = T - 1 an eps prediction says little of x_0.
+
+    Args:
+        prediction, x_t: [B, Z]
+        signal, noise: the scales at their time, see NoiseSchedule.coefficients.
+
+    Returns:
+        x_0 and eps, each [B, Z], that together make x_t.
+    """
+    if prediction_type == "eps":
+        x_0 = (x_t - noise * prediction) / signal
+    elif prediction_type == "x0":
+        x_0 = prediction
+    else:
+        x_0 = signal * x_t - noise * prediction
+    x_0 = x_0.clamp(-limit, limit)
+    return x_0, (x_t - signal * x_0) / noise
 
 
 class ResidualBlock(nn.Module):
@@ -76,9 +85,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
-        self.condition = QuickLinear(hidden_size, 2 * hidden_size)
-        self.up = QuickLinear(hidden_size, 2 * hidden_size)
-        self.down = QuickLinear(2 * hidden_size, hidden_size)
+        self.condition = nn.Linear(hidden_size, 2 * hidden_size)
+        self.up = nn.Linear(hidden_size, 2 * hidden_size)
+        self.down = nn.Linear(2 * hidden_size, hidden_size)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.condition(time).chunk(2, dim=-1)  # [B, H] each
@@ -94,14 +103,14 @@ class Denoiser(nn.Module):
         super().__init__()
         hidden = model.hidden_size
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(hidden // 2) / (hidden // 2)), persistent=False)
-        self.time = nn.Sequential(QuickLinear(hidden, hidden), nn.SiLU(), QuickLinear(hidden, hidden), nn.SiLU())
+        self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.time_scale = 1000 / model.num_timesteps
-        self.enter = QuickLinear(z_size, hidden)
+        self.enter = nn.Linear(z_size, hidden)
         self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(model.blocks))
         self.norm = nn.LayerNorm(hidden)
-        self.leave = QuickLinear(hidden, z_size)
+        self.leave = nn.Linear(hidden, z_size)
         conditions = len(model.condition_names)
-        self.condition = nn.Sequential(QuickLinear(2 * conditions, hidden), nn.SiLU(), QuickLinear(hidden, hidden)) if conditions else None
+        self.condition = nn.Sequential(nn.Linear(2 * conditions, hidden), nn.SiLU(), nn.Linear(hidden, hidden)) if conditions else None
         for block in self.blocks:
             nn.init.zeros_(block.down.weight)  # type: ignore[union-attr,arg-type]
             nn.init.zeros_(block.down.bias)  # type: ignore[union-attr,arg-type]
@@ -111,16 +120,60 @@ class Denoiser(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None) -> Tensor:
         """x_t: [B, Z]; t: int64 [B], or [1] for all; conditions: [B, A] or [1, A], normalised, NaN where nothing is asked, or None for
         nothing -> [B, Z]"""
-        angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
-        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))  # [B, H]
-        if self.condition is not None:
-            asked = x_t.new_zeros(len(t), self.condition[0].in_features // 2) if conditions is None else conditions.isfinite().to(x_t)
-            values = asked if conditions is None else conditions.nan_to_num(0.0)
-            time = time + self.condition(torch.cat([values, asked], dim=-1))
-        x = self.enter(x_t)  # [B, H]
+        time, x = self.when(t, conditions), self.enter(x_t)  # [B, H]
         for block in self.blocks:
             x = block(x, time)
         return self.leave(self.norm(x))
+
+    def when(self, t: Tensor, conditions: Tensor | None) -> Tensor:
+        """What the blocks are told of the time, and of what is asked. As in forward -> [B, H]"""
+        angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        if self.condition is None:
+            return time
+        asked = time.new_zeros(len(t), self.condition[0].in_features // 2) if conditions is None else conditions.isfinite().to(time)
+        values = asked if conditions is None else conditions.nan_to_num(0.0)
+        return time + self.condition(torch.cat([values, asked], dim=-1))
+
+
+class DenoiserWeights:
+    """A denoiser's products, laid out."""
+
+    def __init__(self, denoiser: Denoiser, precision: torch.dtype) -> None:
+        def product(layer: nn.Module) -> Product:
+            assert isinstance(layer, nn.Linear)
+            return Product(layer.weight.detach(), layer.bias.detach(), precision)
+
+        self.enter, self.leave = product(denoiser.enter), product(denoiser.leave)
+        self.blocks = [(product(block.up), product(block.down)) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
+
+
+class DenoiserAtTimes:
+    """A denoiser at times that are known beforehand, without gradients: what hangs on the time, and on what is asked, is computed once.
+
+    Args:
+        times: int64 [N]
+        conditions: [1, A], or None; see Denoiser.
+    """
+
+    @torch.no_grad()
+    def __init__(self, denoiser: Denoiser, times: Tensor, conditions: Tensor | None) -> None:
+        self.weights, self.norm = prepared(denoiser, DenoiserWeights, torch.float32), denoiser.norm
+        time = denoiser.when(times, conditions)  # [N, H]
+        told = [block.condition(time).chunk(2, dim=-1) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
+        self.affine = [((1 + scale).unbind(), shift.unbind()) for scale, shift in told]  # of each block and time: [H] and [H]
+
+    @torch.no_grad()
+    def __call__(self, i: int, x_t: Tensor) -> Tensor:
+        """At the i-th time, as Denoiser.forward. x_t: [B, Z] -> [B, Z]"""
+        x = self.weights.enter(x_t)
+        for (up, down), (scale, shift) in zip(self.weights.blocks, self.affine, strict=True):
+            inside = up(F.layer_norm(x, x.shape[1:], scale[i], shift[i]))
+            x = down(F.silu(inside, inplace=True)).add_(x)
+        return self.weights.leave(self.norm(x))
+
+
+View = Callable[[int, Tensor], tuple[Tensor, Tensor]]  # see LatentDiffusion.views
 
 
 class LatentDiffusion(nn.Module):
@@ -156,25 +209,29 @@ class LatentDiffusion(nn.Module):
         prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t, conditions)
         return (prediction - self.schedule.target(self.config.prediction_type, x_0, t, eps)).square().mean(dim=1)
 
-    def x0_and_eps(
-        self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None, guidance_scale: float = 1.0
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The denoiser's view of x_t, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
+    def views(self, times: Sequence[int], conditions: Tensor | None = None, guidance_scale: float = 1.0) -> View:
+        """The denoiser's views of x_t, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
 
         Args:
-            x_t: [B, Z]
-            t: int64 [B], or [1] for all
-            conditions: see Denoiser.
+            times: at which it will be asked.
+            conditions: [1, A], see Denoiser.
             guidance_scale: 1 follows the conditions as trained, more exaggerates them, 0 does not listen.
 
         Returns:
-            x_0, eps: [B, Z]
+            a function of i and x_t [B, Z] at the i-th time; it returns x_0 and eps, [B, Z] each.
         """
-        prediction = self.denoiser(x_t, t, conditions)
-        if conditions is not None and guidance_scale != 1:
-            free = self.denoiser(x_t, t)
-            prediction = free + guidance_scale * (prediction - free)  # eps, x_0 and v are linear in each other at one x_t
-        return self.schedule.x0_and_eps(self.config.prediction_type, prediction, x_t, t)
+        t = torch.tensor(times, device=self.latent_mean.device)
+        told = DenoiserAtTimes(self.denoiser, t, conditions)
+        free = None if conditions is None or guidance_scale == 1 else DenoiserAtTimes(self.denoiser, t, None)
+        scales = torch.cat(self.schedule.coefficients(t), dim=1).tolist()
+
+        def view(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
+            prediction = told(i, x_t)
+            if free is not None:  # eps, x_0 and v are linear in each other at one x_t
+                prediction = torch.lerp(free(i, x_t), prediction, guidance_scale)
+            return x0_and_eps(self.config.prediction_type, prediction, x_t, *scales[i])
+
+        return view
 
     def conditions(self, asked: Mapping[str, float]) -> Tensor:
         """What was asked for, as the denoiser is told: normalised, held within three standard deviations, NaN for the rest.

@@ -72,12 +72,3 @@ def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precisio
         with torch.autocast(weights[0].device.type, enabled=False):
             found = _PREPARED[part] = state, layout(part, precision)
     return found[1]
-
-
-class QuickLinear(nn.Linear):
-    """A linear layer that multiplies as Product does where no gradient is asked for."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or input.dim() != 2 or torch.is_autocast_enabled(input.device.type):
-            return super().forward(input)
-        return prepared(self, lambda layer, precision: Product(layer.weight, layer.bias, precision), torch.float32)(input)

@@ -6,6 +6,8 @@ Every sample has its own seed, from which all its random numbers come. Samples a
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -218,13 +220,16 @@ def denoising_times(num_timesteps: int, sampling_steps: int) -> list[int]:
     return [num_timesteps - 1] if steps == 1 else [round(float(t)) for t in np.linspace(num_timesteps - 1, 0, steps)]
 
 
-View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of x_t [B, Z] at t [1]: what x_0 and eps it is made of, [B, Z] each
-
-
 @torch.no_grad()
 def sample_latents(
-    diffusion: LatentDiffusion, x: Tensor, noise: Tensor, times: Sequence[int], eta: float, view: View | None = None
-) -> Tensor:  # fmt: skip
+    diffusion: LatentDiffusion,
+    x: Tensor,
+    noise: Tensor,
+    times: Sequence[int],
+    eta: float,
+    conditions: Tensor | None = None,
+    guidance_scale: float = 1.0,
+) -> Tensor:
     """Denoise by DDIM (Song et al. 2021, eq. 12 and 16); with eta 1 and all timesteps this is DDPM.
 
     Args:
@@ -232,23 +237,20 @@ def sample_latents(
         noise: [at least times - 1, B, Z], standard normal; not read when eta is 0.
         times: falling, see denoising_times.
         eta: 0..1
-        view: how x_t is read; None takes the model's own, asked for nothing.
+        conditions, guidance_scale: what is asked for, see LatentDiffusion.views.
 
     Returns:
         z [B, Z], in the VAE's own units.
     """
-    view = view or diffusion.x0_and_eps
-    abar = diffusion.schedule.alphas_cumprod.double()
-    for i, t in enumerate(times):
-        x_0, eps = view(x, torch.full((1,), t, dtype=torch.int64, device=x.device))
-        if i + 1 == len(times):
-            return diffusion.denormalize(x_0)
-        now, following = abar[t], abar[times[i + 1]]
-        sigma = eta * torch.sqrt((1 - following) / (1 - now) * (1 - now / following))
-        x = following.sqrt().float() * x_0 + torch.sqrt((1 - following - sigma**2).clamp(min=0)).float() * eps
+    view = diffusion.views(times, conditions, guidance_scale)
+    abar = diffusion.schedule.alphas_cumprod[list(times)].tolist()
+    for i, (now, following) in enumerate(itertools.pairwise(abar)):
+        x_0, eps = view(i, x)
+        sigma = eta * math.sqrt((1 - following) / (1 - now) * (1 - now / following))
+        x = math.sqrt(following) * x_0 + math.sqrt(max(0.0, 1 - following - sigma**2)) * eps
         if eta > 0:
-            x = x + sigma.float() * noise[i]
-    return diffusion.denormalize(x)
+            x = x + sigma * noise[i]
+    return diffusion.denormalize(view(len(times) - 1, x)[0])
 
 
 # ---------------------------------------------------------------- whole riffs

@@ -12,7 +12,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from config import HOLD, REST, SampleConfig, TokenizerConfig
 from diffusion import LatentDiffusion
 from models import MusicVAE
-from sampling import CHUNK, View, decode, decode_weighed, denoising_times, random_numbers, sample_latents
+from sampling import CHUNK, decode, decode_weighed, denoising_times, random_numbers, sample_latents
 from steering.attributes import measure
 from steering.keys import Key, estimate_key
 from steering.rules import Impossible, RiffRules, kept_rhythm
@@ -40,7 +39,7 @@ class Wish:
     strength: float = 1.0  # how far from it, 0..1: 0 is the riff's reconstruction, 1 a fresh riff
     asked: Mapping[str, float] = field(default_factory=dict)  # attributes, in their units
     spread: Mapping[str, float] = field(default_factory=dict)  # standard deviation of each in the training riffs
-    guidance_scale: float = 1.0  # see LatentDiffusion.x0_and_eps
+    guidance_scale: float = 1.0  # see LatentDiffusion.views
     shift: Tensor | None = None  # [Z], added to z
     key: Key | None = None  # riffs are moved to it by transposition before the rules hold them to its scale
     candidates: int = 1  # drawn for each seed, of which one is taken
@@ -181,12 +180,9 @@ def latents(
     if wish.start is not None and wish.strength < 1:
         t = torch.full((len(x),), times[0], dtype=torch.int64, device=x.device)
         x = diffusion.schedule.q_sample(diffusion.normalize(z), t, noise[0])
-    view: View = diffusion.x0_and_eps
     told = {name: value for name, value in wish.asked.items() if name in diffusion.config.condition_names}
-    if told:
-        conditions = diffusion.conditions(told).expand(len(x), -1)
-        view = partial(diffusion.x0_and_eps, conditions=conditions, guidance_scale=wish.guidance_scale)
-    return sample_latents(diffusion, x, noise[1:], times, sample.eta, view)
+    conditions = diffusion.conditions(told) if told else None
+    return sample_latents(diffusion, x, noise[1:], times, sample.eta, conditions, wish.guidance_scale)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, TokenizerConfig, VAEConfig, VAETrainConfig
-from diffusion import LatentDiffusion, NoiseSchedule
+from diffusion import DenoiserAtTimes, LatentDiffusion, NoiseSchedule, x0_and_eps
 from heads import inverse_cdf
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, preset_options
@@ -427,7 +427,7 @@ def test_the_shortest_schedule_is_finite(schedule: str) -> None:
     """Guards against a division by zero where the config allows few steps."""
     table = NoiseSchedule(10, schedule)
     t = torch.arange(10)
-    x_0, eps = table.x0_and_eps("eps", randn(10, 3), randn(10, 3, seed=3), t)
+    x_0, eps = x0_and_eps("eps", randn(10, 3), randn(10, 3, seed=3), *table.coefficients(t))
     assert x_0.isfinite().all() and eps.isfinite().all()
 
 
@@ -458,7 +458,7 @@ def test_the_true_target_gives_back_x0_and_eps(prediction_type: str) -> None:
     for time in (30, 100, 150):
         t = torch.full((20,), time)
         x_t = table.q_sample(x_0, t, eps)
-        found = table.x0_and_eps(prediction_type, table.target(prediction_type, x_0, t, eps), x_t, t)
+        found = x0_and_eps(prediction_type, table.target(prediction_type, x_0, t, eps), x_t, *table.coefficients(t))
         assert_close(found[0], x_0, atol=1e-4, rtol=0)
         assert_close(found[1], eps, atol=1e-4, rtol=0)
 
@@ -469,9 +469,9 @@ def test_x0_and_eps_make_x_t_even_where_x0_is_held(prediction_type: str) -> None
     table = NoiseSchedule(200)
     t = torch.arange(200)
     x_t, prediction = randn(200, 6), 30 * randn(200, 6, seed=3)
-    x_0, eps = table.x0_and_eps(prediction_type, prediction, x_t, t)
-    assert x_0.abs().max() == 6
     signal, noise = table.coefficients(t)
+    x_0, eps = x0_and_eps(prediction_type, prediction, x_t, signal, noise)
+    assert x_0.abs().max() == 6
     assert_close(signal * x_0 + noise * eps, x_t, atol=1e-5, rtol=1e-5)
 
 
@@ -502,6 +502,25 @@ def test_diffusion_loss_is_the_error_of_the_prediction_by_example(prediction_typ
         x_t = model.schedule.q_sample(x_0[i : i + 1], t[i : i + 1], eps[i : i + 1])
         target = model.schedule.target(prediction_type, x_0[i : i + 1], t[i : i + 1], eps[i : i + 1])
         assert_close(losses[i], ((model.denoiser(x_t, t[i : i + 1]) - target) ** 2).mean(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("conditions", ["", "density,rests"])
+def test_a_denoiser_at_known_times_is_the_denoiser(conditions: str) -> None:
+    """Guards against a time or a wish that is heard at another step, and weights from before that are multiplied by."""
+    model = awake(LatentDiffusion(3, DiffusionConfig(hidden_size=16, blocks=2, num_timesteps=50, conditions=conditions)))
+    assert isinstance(model, LatentDiffusion)
+    told = [None] + ([torch.tensor([[1.5, math.nan]]), torch.full((1, 2), math.nan)] if conditions else [])
+    for asked in told:
+        for rows in (1, 9):
+            x, times = randn(rows, 3), [49, 20, 0]
+            quick = DenoiserAtTimes(model.denoiser, torch.tensor(times), asked)
+            for i, t in enumerate(times):
+                plain = model.denoiser(x, torch.full((rows,), t), None if asked is None else asked.expand(rows, -1))
+                assert_close(quick(i, x), plain.detach(), atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        model.denoiser.leave.weight.mul_(2)
+    again = DenoiserAtTimes(model.denoiser, torch.tensor(times), asked)
+    assert_close(again(2, x), model.denoiser(x, torch.zeros(1, dtype=torch.int64), asked).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_denoiser_hears_the_time() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
-from diffusion import LatentDiffusion, NoiseSchedule
+from diffusion import LatentDiffusion, NoiseSchedule, View
 from midi_utils import is_legal
 from models import MusicVAE
 from presets import TrainVAE, preset_options
@@ -293,12 +293,15 @@ class IdealDenoiser:
         self.schedule = SimpleNamespace(alphas_cumprod=alphas_cumprod)
         self.config = SimpleNamespace(num_timesteps=len(alphas_cumprod))
 
-    def x0_and_eps(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.schedule.alphas_cumprod[t].double().unsqueeze(-1)
-        x_t = x_t.double()
-        gain = self.std**2 * abar.sqrt() / (abar * self.std**2 + 1 - abar)
-        x_0 = self.mean + gain * (x_t - abar.sqrt() * self.mean)
-        return x_0.float(), ((x_t - abar.sqrt() * x_0) / (1 - abar).sqrt()).float()
+    def views(self, times: list[int], *asked: object) -> View:
+        def view(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
+            abar = self.schedule.alphas_cumprod[times[i]].double()
+            x_t = x_t.double()
+            gain = self.std**2 * abar.sqrt() / (abar * self.std**2 + 1 - abar)
+            x_0 = self.mean + gain * (x_t - abar.sqrt() * self.mean)
+            return x_0.float(), ((x_t - abar.sqrt() * x_0) / (1 - abar).sqrt()).float()
+
+        return view
 
     def denormalize(self, x: Tensor) -> Tensor:
         return x
@@ -376,8 +379,7 @@ def test_eta_1_and_all_steps_equal_ancestral_ddpm(num_timesteps: int) -> None:
 
 def test_one_sampling_step_is_the_first_guess() -> None:
     diffusion, x_T = awake_diffusion(), torch.randn(3, TINY.z_size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = diffusion.denormalize(diffusion.x0_and_eps(x_T, torch.full((3,), 19))[0])
+    expected = diffusion.denormalize(diffusion.views([19])(0, x_T)[0])
     assert_close(sample_latents(diffusion, x_T, torch.empty(0, 3, TINY.z_size), [19], 1.0), expected)
 
 

@@ -13,7 +13,7 @@ from conftest import Here, assert_one_line
 from torch import nn
 
 import training
-from products import Product, QuickLinear, prepared
+from products import Product, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, compared
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
@@ -26,51 +26,47 @@ B, T, INPUTS, HIDDEN = 3, 5, 7, 11
 # ---------------------------------------------------------------- products
 
 
-def test_a_quick_linear_layer_is_a_linear_layer() -> None:
-    """With gradients and without, for few rows and for many, and after its weights have changed."""
-    torch.manual_seed(0)
-    quick, plain = QuickLinear(INPUTS, HIDDEN), nn.Linear(INPUTS, HIDDEN)
-    plain.load_state_dict(quick.state_dict())
+def multiplied(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """A layer's product, as laid out."""
+    with torch.no_grad():
+        return prepared(layer, lambda some, precision: Product(some.weight, some.bias, precision), torch.float32)(x)
+
+
+def test_a_product_is_a_linear_layer() -> None:
+    """For few rows and for many, and after its weights have changed."""
+    layer = nn.Linear(INPUTS, HIDDEN)
     for rows in (1, Product.FEW, Product.FEW + 1, 70):
         x = torch.randn(rows, INPUTS)
-        with torch.no_grad():
-            torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
-        quick(x).sum().backward()
-    assert quick.weight.grad is not None
+        torch.testing.assert_close(multiplied(layer, x), layer(x).detach(), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
-        quick.weight.mul_(2)
-        plain.weight.mul_(2)
-        torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
-    state = {name: value + 1 for name, value in plain.state_dict().items()}
-    quick.load_state_dict(state)
-    plain.load_state_dict(state)
+        layer.weight.mul_(2)
+    torch.testing.assert_close(multiplied(layer, x), layer(x).detach(), atol=1e-5, rtol=1e-5)
+    layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
     with torch.inference_mode():
-        torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(multiplied(layer, x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 def test_a_layout_follows_the_training_step() -> None:
-    """Guards against layers that go on multiplying by the weights from before: a fused optimizer's changes are not counted by PyTorch."""
-    quick, x = QuickLinear(INPUTS, HIDDEN), torch.randn(9, INPUTS)
-    optimizer = training.make_optimizer(quick)
+    """Guards against weights from before that are multiplied by: a fused optimizer's changes are not counted by PyTorch."""
+    layer, x = nn.Linear(INPUTS, HIDDEN), torch.randn(9, INPUTS)
+    optimizer = training.make_optimizer(layer)
     for _ in range(3):
-        with torch.no_grad():
-            before = quick(x)
-        training.clip_and_step(quick, optimizer, quick(x).square().mean(), lr=0.1, grad_clip=1.0)
-        with torch.no_grad():
-            after = quick(x)
-            torch.testing.assert_close(after, nn.functional.linear(x, quick.weight, quick.bias), atol=1e-5, rtol=1e-5)
+        before = multiplied(layer, x)
+        training.clip_and_step(layer, optimizer, layer(x).square().mean(), lr=0.1, grad_clip=1.0)
+        after = multiplied(layer, x)
+        torch.testing.assert_close(after, layer(x).detach(), atol=1e-5, rtol=1e-5)
         assert (after - before).abs().max() > 0.01
 
 
 def test_a_layout_is_exact_whoever_asks_for_it() -> None:
     """Guards against a half-precision layout that stays, and against layers made in inference mode."""
-    quick = QuickLinear(INPUTS, HIDDEN)
+    layer = nn.Linear(INPUTS, HIDDEN)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        layout = prepared(quick, lambda layer, precision: layer.weight @ layer.weight.t(), torch.float32)
-        assert layout.dtype == torch.float32 and prepared(quick, lambda *_: 1 / 0, torch.float32) is layout
+        layout = prepared(layer, lambda some, precision: some.weight @ some.weight.t(), torch.float32)
+        assert layout.dtype == torch.float32 and prepared(layer, lambda *_: 1 / 0, torch.float32) is layout
     with torch.inference_mode():
-        made = QuickLinear(INPUTS, HIDDEN)
-        assert made(torch.randn(9, INPUTS)).shape == (9, HIDDEN)
+        made = nn.Linear(INPUTS, HIDDEN)
+        assert multiplied(made, torch.randn(9, INPUTS)).shape == (9, HIDDEN)
 
 
 # ---------------------------------------------------------------- counting
@@ -82,7 +78,7 @@ def test_products_are_counted_whoever_computes_them() -> None:
     assert multiply_adds(lambda: nn.Linear(INPUTS, HIDDEN)(x)) == B * INPUTS * HIDDEN
     with torch.no_grad():
         many = torch.randn(20, INPUTS)
-        assert multiply_adds(lambda: QuickLinear(INPUTS, HIDDEN)(many)) == 20 * INPUTS * HIDDEN
+        assert multiply_adds(lambda: multiplied(nn.Linear(INPUTS, HIDDEN), many)) == 20 * INPUTS * HIDDEN
     steps = torch.randn(B, T, INPUTS)
     lstm, gru = nn.LSTM(INPUTS, HIDDEN, batch_first=True), nn.GRU(INPUTS, HIDDEN, batch_first=True)
     forward = B * T * 4 * HIDDEN * (INPUTS + HIDDEN)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from checkpoints import load_diffusion, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, SteerConfig, TokenizerConfig, UserError
-from diffusion import LatentDiffusion
+from diffusion import LatentDiffusion, x0_and_eps
 from measures.metrics import metric_weights, onset_mask, syncopation
 from midi_utils import is_legal
 from models import MusicVAE
@@ -187,17 +187,17 @@ def test_half_of_what_is_told_is_hidden_and_all_of_some() -> None:
 def test_guidance_goes_from_unheard_to_exaggerated(diffusion: LatentDiffusion) -> None:
     """0 is the unconditional prediction, 1 the conditional one, and in between and beyond lies the straight line through both."""
     x = torch.randn(5, TINY.z_size, generator=torch.Generator().manual_seed(0))
-    t = torch.full((5,), 10)
-    told = diffusion.conditions({"density": 11.0}).expand(5, -1)
+    told = diffusion.conditions({"density": 11.0})
 
     def prediction(scale: float, conditions: Tensor | None) -> Tensor:
-        return diffusion.x0_and_eps(x, t, conditions, scale)[0].detach()
+        return diffusion.views([3, 10], conditions, scale)(1, x)[0]
 
     free, conditional = prediction(1.0, None), prediction(1.0, told)
     assert not torch.allclose(free, conditional, atol=1e-3)
     assert torch.allclose(prediction(0.0, told), free, atol=1e-5)
-    raw_free, raw_told = diffusion.denoiser(x, t).detach(), diffusion.denoiser(x, t, told).detach()
-    guided = diffusion.schedule.x0_and_eps("v", raw_free + 3 * (raw_told - raw_free), x, t)[0]
+    t = torch.full((5,), 10)
+    raw_free, raw_told = diffusion.denoiser(x, t).detach(), diffusion.denoiser(x, t, told.expand(5, -1)).detach()
+    guided = x0_and_eps("v", raw_free + 3 * (raw_told - raw_free), x, *diffusion.schedule.coefficients(t))[0]
     assert torch.allclose(prediction(3.0, told), guided, atol=1e-5)
 
 
