@@ -36,12 +36,16 @@ class RuleWalker:
     """The riffs of a batch on their way through an automaton of rules.
 
     Args:
+        rules: of all riffs, or of each.
         count: B, riffs of the batch.
     """
 
-    def __init__(self, rules: RiffRules, count: int, device: torch.device | str = "cpu") -> None:
-        self._following = torch.from_numpy(rules.following.astype(np.int64)).to(device)  # [T, states, V]
-        self._state = torch.full((count,), rules.start, dtype=torch.int64, device=device)
+    def __init__(self, rules: RiffRules | Sequence[RiffRules], count: int, device: torch.device | str = "cpu") -> None:
+        each = [rules] if isinstance(rules, RiffRules) else rules
+        first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
+        tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
+        self._following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
+        self._state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
         self._step = 0
 
     def allowed(self) -> Tensor:
@@ -87,12 +91,15 @@ def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleCo
 
 
 @torch.inference_mode()
-def decode_weighed(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules) -> tuple[Tensor, Tensor]:
+def decode_weighed(
+    vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | Sequence[RiffRules]
+) -> tuple[Tensor, Tensor]:
     """Write riffs from latents one step at a time, each token fed to the next step.
 
     Args:
         z: [B, Z]
         uniform: [B, T] in 0..1, the random numbers of the draws (not used at temperature 0).
+        rules: of all riffs, or of each.
 
     Returns:
         int64 [B, T], riffs that obey the rules; and [B], how much of the model's own probability (at temperature 1) the rules left on

@@ -28,6 +28,7 @@ from steering.rules import Impossible, RiffRules, kept_rhythm
 CHOICE = 5  # purpose of random numbers: which candidate is taken
 TOLERANCE = 0.25  # of asked attributes, in standard deviations of the training riffs: what is so far off is less likely by 1.6
 TONIC_TO_TONIC = 0.15  # share of notes in the scale that a riff may lose, where it is moved to a key, to come with its tonic on the key's
+NEAREST_SHIFTS = np.array(sorted(range(-6, 7), key=abs))  # by which riffs are moved to a key, in semitones
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,20 @@ def _draw_with_end(
     loose = dataclasses.replace(wish, rules=RiffRules(vae.tokenizer, dataclasses.replace(demands, last=None)))
     drawn = _draw(vae, diffusion, seeds, sample, loose, attempt)
     tokens, weights, left = drawn.tokens.copy(), drawn.weights.copy(), []
-    for i, seed in enumerate(seeds):
-        if wish.rules.obeys(tokens[i]):
-            continue
-        try:
-            rules = RiffRules(vae.tokenizer, dataclasses.replace(demands, kinds=kept_rhythm(tokens[i])))
-        except Impossible:
-            left.append(i)
-            continue
-        uniform, _ = random_numbers(vae, [[seed, 0, attempt]] * CHUNK, 0)
-        same = torch.from_numpy(drawn.z[i]).to(uniform).expand(CHUNK, -1)
-        again, weight = decode_weighed(vae, same, uniform, tempered(sample, wish), rules)
-        tokens[i], weights[i] = again[0].cpu().numpy(), float(weight[0])
+    again: dict[int, RiffRules] = {}
+    for i in range(len(seeds)):
+        if not wish.rules.obeys(tokens[i]):
+            try:
+                again[i] = RiffRules(vae.tokenizer, dataclasses.replace(demands, kinds=kept_rhythm(tokens[i])))
+            except Impossible:
+                left.append(i)
+    for first in range(0, len(again), CHUNK):
+        rows = list(again)[first : first + CHUNK]
+        padded = [*rows, *[rows[-1]] * (CHUNK - len(rows))]
+        uniform, _ = random_numbers(vae, [[seeds[i], 0, attempt] for i in padded], 0)
+        same, rules = torch.from_numpy(drawn.z[padded]).to(uniform), [again[i] for i in padded]
+        made, weight = decode_weighed(vae, same, uniform, tempered(sample, wish), rules)
+        tokens[rows], weights[rows] = made[: len(rows)].cpu().numpy(), weight[: len(rows)].double().cpu().numpy()
     z = drawn.z.copy()
     if left:
         others = _draw(vae, diffusion, [seeds[i] for i in left], sample, wish, attempt)
@@ -213,13 +216,9 @@ def transposed_to_key(tokens: np.ndarray, key: Key, tokenizer: TokenizerConfig, 
     pitch = tokens[sounds]
     if not len(pitch):
         return tokens
-    tonic = estimate_key(tokens, tokenizer).tonic
-
-    def fit(shift: int) -> tuple[float, int]:
-        moved = pitch + shift
-        inside = (moved >= low) & (moved <= high)
-        home = TONIC_TO_TONIC * ((tonic + shift) % 12 == key.tonic)
-        return float((inside * np.isin(moved % 12, list(key.classes))).mean()) + home, -abs(shift)
-
-    shift = max((s for s in range(-6, 7) if pitch.min() + s >= 1 and pitch.max() + s < HOLD), key=fit)
+    shifts = NEAREST_SHIFTS[(pitch.min() + NEAREST_SHIFTS >= 1) & (pitch.max() + NEAREST_SHIFTS < HOLD)]
+    moved = pitch[:, None] + shifts
+    fits = ((moved >= low) & (moved <= high) & np.isin(np.arange(12), list(key.classes))[moved % 12]).mean(axis=0)
+    home = (estimate_key(tokens, tokenizer).tonic + shifts) % 12 == key.tonic
+    shift = shifts[np.argmax(fits + TONIC_TO_TONIC * home)]
     return np.where(sounds, tokens + shift, tokens)

@@ -98,9 +98,8 @@ class RiffRules:
     def _transitions(self) -> np.ndarray:
         d, tokenizer = self.demands, self.tokenizer
         following = np.full((tokenizer.steps, self.states, tokenizer.vocab_size), -1, dtype=np.int16)
-        kinds = np.ones((tokenizer.steps, 3), dtype=bool) if d.kinds is None else d.kinds
-        fixed = np.full(tokenizer.steps, FREE) if d.fixed is None else d.fixed
-        pitch, outside = np.arange(1, MAX_PITCH + 1), ~d.pitches[1:]
+        may, pitch = self._allowed_at(), np.arange(1, MAX_PITCH + 1)
+        early = (np.arange(tokenizer.steps) < d.opens)[:, None]
         first = np.ones(MAX_PITCH, dtype=bool) if d.first is None else np.isin(pitch, list(d.first))
         last = np.isin(pitch, list(d.last)) if d.last is not None else np.ones(MAX_PITCH, dtype=bool)
         for state in range(self.states):
@@ -118,17 +117,23 @@ class RiffRules:
             row[1 : MAX_PITCH + 1] = np.where(struck, self._state(count, np.where(last, CLOSED, OPEN), 1), -1)
             before = row.copy()  # the same on a step before `opens`: a note is struck, and the first one is still to come
             before[1 : MAX_PITCH + 1] = np.where(unheeded, self._state(count, NO_NOTE, 1), -1)
-            for step in range(tokenizer.steps):
-                here = (before if step < d.opens else row).copy()
-                if fixed[step] == FREE:
-                    here[1 : MAX_PITCH + 1][outside | ~kinds[step, ONSETS]] = -1
-                    here[REST] = here[REST] if kinds[step, RESTS] else -1
-                    if tokenizer.hold_token and not kinds[step, HOLDS]:
-                        here[HOLD] = -1
-                else:
-                    here[np.arange(len(here)) != fixed[step]] = -1
-                following[step, state] = here
+            following[:, state] = np.where(may, np.where(early, before, row), -1)
         return following
+
+    def _allowed_at(self) -> np.ndarray:
+        """Which tokens each step may hold, whatever came before. bool [T, V]"""
+        d, tokenizer = self.demands, self.tokenizer
+        may = np.ones((tokenizer.steps, tokenizer.vocab_size), dtype=bool)
+        may[:, 1 : MAX_PITCH + 1] = d.pitches[1:]
+        if d.kinds is not None:
+            may[:, REST] &= d.kinds[:, RESTS]
+            may[:, 1 : MAX_PITCH + 1] &= d.kinds[:, [ONSETS]]
+            if tokenizer.hold_token:
+                may[:, HOLD] &= d.kinds[:, HOLDS]
+        if d.fixed is not None:
+            kept = d.fixed != FREE
+            may[kept] = np.arange(tokenizer.vocab_size) == d.fixed[kept, None]
+        return may
 
     def _close_dead_ends(self) -> None:
         """Forbid what leads where the demands can no longer be met, from the last step back."""

@@ -19,7 +19,17 @@ from diffusion import LatentDiffusion, NoiseSchedule, View
 from midi_utils import is_legal
 from models import MusicVAE
 from presets import TrainVAE, preset_options
-from sampling import CHUNK, RuleWalker, decode, denoising_times, reconstruct, sample_latents, sample_riffs, token_probabilities
+from sampling import (
+    CHUNK,
+    RuleWalker,
+    decode,
+    decode_weighed,
+    denoising_times,
+    reconstruct,
+    sample_latents,
+    sample_riffs,
+    token_probabilities,
+)
 from steering.rules import Demands, RiffRules
 
 torch.set_num_threads(1)
@@ -193,6 +203,23 @@ def test_grammar_forbids_a_hold_after_a_rest_and_at_the_start_and_nothing_else()
     expected[:, HOLD] = torch.tensor([True, True, True, False, True])
     assert torch.equal(walker.allowed(), expected)
     assert RuleWalker(RiffRules(PLAIN), 3).allowed().all() and RuleWalker(RiffRules(PLAIN), 3).allowed().shape == (3, 128)
+
+
+def test_each_riff_can_have_rules_of_its_own() -> None:
+    """Guards against riffs that walk through each other's automata: rules of all sizes side by side, each riff as if it were alone."""
+    vae = awake_vae()
+    kinds = np.zeros((16, 3), dtype=bool)
+    kinds[::2, 1] = kinds[1::2, 2] = True
+    wanted = [Demands(), Demands(order=(40, 43, 47)), Demands(kinds=kinds), Demands(first=frozenset({50}), last=frozenset({45}))]
+    rules = [RiffRules(EIGHTHS, demands) for demands in wanted * 2]
+    generator = torch.Generator().manual_seed(0)
+    z, uniform = torch.randn(8, TINY.z_size, generator=generator), torch.rand(8, 16, generator=generator)
+    tokens, weights = decode_weighed(vae, z, uniform, SampleConfig(temperature=1.0), rules)
+    for i, own in enumerate(rules):
+        assert own.obeys(tokens[i].numpy())
+        alone, weight = decode_weighed(vae, z, uniform, SampleConfig(temperature=1.0), own)
+        assert torch.equal(alone[i], tokens[i])
+        assert_close(weight[i], weights[i])
 
 
 SETTINGS = [
