@@ -38,32 +38,20 @@ STEPS = 5  # optimizer steps that a rate is taken from
 
 
 def write_windows(path: Path, count: int, tokenizer: TokenizerConfig) -> None:
-    """A token file of random melodies, some at a time, and its record. As corpus.make_token_file writes them."""
-    from family.corpus import FORMAT, NOT_IN_FILE, RULES
+    """A token file of random melodies, some at a time."""
+    from family.corpus import write_token_file
 
     songs = -(-count // PER_SONG)
     sizes = [min(PER_SONG, count - i * PER_SONG) for i in range(songs)]
-    rng = np.random.default_rng(0)
-    with path.open("wb") as out:
-        np.lib.format.write_array_header_2_0(out, {"descr": "|u1", "fortran_order": False, "shape": (count, tokenizer.steps)})
+    rng, options, steps = np.random.default_rng(0), preset_of(tokenizer.bars), path.with_suffix(".part")
+    with steps.open("wb") as out:
         for at in range(0, count, 1 << 14):
             out.write(random_lines(rng, min(1 << 14, count - at), tokenizer.steps).tobytes())
-    options = preset_of(tokenizer.bars)
-    kept = {name: value for name, value in dataclasses.asdict(options.songs).items() if name not in NOT_IN_FILE}
     facts = {"reason": "", "detail": "", "bpm": 100.0}
     rows = [{"file": f"{i}.mid", "song": f"{i}", "windows": n, **facts, "programs": {"0": n}, "bars": [1] * n} for i, n in enumerate(sizes)]
-    record = {
-        "format": FORMAT,
-        "made_from": "",
-        "folder": str(path.parent),
-        "tokenizer": dataclasses.asdict(tokenizer),
-        "songs": kept,
-        "rules": {name: getattr(options.dataset, name) for name in RULES},
-        "windows": count,
-        "fingerprint": f"random {count}",
-        "files": rows,
-    }
-    write_file(path.with_suffix(".json"), json.dumps(record).encode())
+    data = dataclasses.replace(options.dataset, data=str(path.parent))
+    write_token_file(path, steps, rows, {"made_from": "", "fingerprint": f"random {count}"}, data, options.songs, tokenizer)
+    steps.unlink()
 
 
 def random_lines(rng: np.random.Generator, count: int, steps: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -233,41 +233,65 @@ def make_token_file(path: Path, data: DataConfig, songs: SongConfig, tokenizer: 
     origin = made_from(files, data, songs, tokenizer)
     make_room(path.parent)
     work = partial(read_chunk, data=data, songs=songs, tokenizer=tokenizer)
-    part, whole = path.with_suffix(".part"), path.with_suffix(".npy.part")
-    digest, rows, total = hashlib.sha256(), [], 0
+    part = path.with_suffix(".part")
+    digest, rows = hashlib.sha256(), []
     try:
         with part.open("wb") as out:
             for name, facts in zip(files, in_chunks(work, [str(f) for f in files], CHUNK, songs.workers, songs.scheduler), strict=True):
                 steps = facts.pop("steps")
                 out.write(steps)
                 digest.update(steps)
-                total += facts["windows"]
                 relative = name.relative_to(data.data)
                 song = song_name(shown(relative.with_suffix("")), songs.song_pattern)
                 rows.append({"file": shown(relative), "song": song, **facts})
-        if not total:
+        if not any(row["windows"] for row in rows):
             counts = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in rows).most_common())
             first = f"the first: {rows[0]['file']}, {rows[0]['detail']}"
             raise UserError(f"{data.data}: none of its {len(rows)} files can be used ({counts}); {first}")
-        kind, shape = np.dtype(STEP_TYPES[tokenizer.representation]).str, (total, *step_shape(tokenizer))
-        with whole.open("wb") as out, part.open("rb") as steps:
+        origins = {"made_from": origin, "fingerprint": digest.hexdigest()[:16]}
+        return write_token_file(path, part, rows, origins, data, songs, tokenizer)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_token_file(
+    path: Path,
+    steps: Path,
+    rows: Sequence[Mapping[str, Any]],
+    origins: Mapping[str, str],
+    data: DataConfig,
+    songs: SongConfig,
+    tokenizer: TokenizerConfig,
+) -> dict[str, Any]:
+    """Make a token file and its record of windows that were cut.
+
+    Args:
+        steps: a file of the windows' bytes alone.
+        rows: of each file that was cut: file, song, windows, and the facts of read_chunk.
+        origins: made_from and fingerprint.
+
+    Returns:
+        the record.
+    """
+    total, whole = sum(row["windows"] for row in rows), path.with_suffix(".npy.part")
+    kind, shape = np.dtype(STEP_TYPES[tokenizer.representation]).str, (total, *step_shape(tokenizer))
+    record = {
+        "format": FORMAT,
+        "folder": data.data,
+        "tokenizer": dataclasses.asdict(tokenizer),
+        "songs": {name: value for name, value in dataclasses.asdict(songs).items() if name not in NOT_IN_FILE},
+        "rules": {name: getattr(data, name) for name in RULES},
+        "windows": total,
+        **origins,
+        "files": list(rows),
+    }
+    try:
+        with whole.open("wb") as out, steps.open("rb") as cut:
             np.lib.format.write_array_header_2_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
-            shutil.copyfileobj(steps, out, 1 << 20)
-        record = {
-            "format": FORMAT,
-            "made_from": origin,
-            "folder": data.data,
-            "tokenizer": dataclasses.asdict(tokenizer),
-            "songs": {name: value for name, value in dataclasses.asdict(songs).items() if name not in NOT_IN_FILE},
-            "rules": {name: getattr(data, name) for name in RULES},
-            "windows": total,
-            "fingerprint": digest.hexdigest()[:16],
-            "files": rows,
-        }
+            shutil.copyfileobj(cut, out, 1 << 20)
         write_file(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
         os.replace(whole, path)
     finally:
-        part.unlink(missing_ok=True)
         whole.unlink(missing_ok=True)
     return record
 
