@@ -21,7 +21,7 @@ riff: .venv/ready
 	@echo "      runs/riff_2bar/evaluation/               how good, how varied and how copied the new ones are"
 
 test: .venv/ready-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready-tests
 	$(BIN)/ruff format --check .
