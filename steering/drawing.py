@@ -20,7 +20,7 @@ from torch import Tensor
 from config import HOLD, REST, SampleConfig, TokenizerConfig
 from diffusion import LatentDiffusion
 from models import MusicVAE
-from sampling import CHUNK, decode, decode_weighed, denoising_times, random_numbers, sample_latents
+from sampling import CHUNK, decode, decode_weighed, denoising_times, in_threads, random_numbers, sample_latents
 from steering.attributes import measure
 from steering.keys import Key, estimate_key
 from steering.rules import Impossible, RiffRules, kept_rhythm
@@ -116,7 +116,8 @@ def _draw(
 ) -> Drawn:  # fmt: skip
     """One riff for each seed, the best of its candidates; see draw."""
     rows = [(seed, candidate) for seed in seeds for candidate in range(wish.candidates)]
-    parts = [_draw_chunk(vae, diffusion, rows[i : i + CHUNK], sample, wish, attempt) for i in range(0, len(rows), CHUNK)]
+    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+    parts = in_threads(lambda some: _draw_chunk(vae, diffusion, some, sample, wish, attempt), chunks, next(vae.parameters()).device)
     tokens, z, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     for name, value in wish.asked.items():
         off = (measure(name, tokens, vae.tokenizer) - value) / (TOLERANCE * wish.spread[name])
