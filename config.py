@@ -129,7 +129,7 @@ class DataConfig:
 
     @property
     def pitches(self) -> range:
-        """What is accepted, and what models of windows write."""
+        """What is accepted, and what lines of windows are written in (a trio's bass may go lower)."""
         return range(self.low, self.high + 1)
 
     def __post_init__(self) -> None:

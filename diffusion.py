@@ -120,12 +120,12 @@ class Denoiser(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, conditions: Tensor | None = None) -> Tensor:
         """x_t: [B, Z]; t: int64 [B], or [1] for all; conditions: [B, A] or [1, A], normalised, NaN where nothing is asked, or None for
         nothing -> [B, Z]"""
-        time, x = self.when(t, conditions), self.enter(x_t)  # [B, H]
+        time, x = self.embed_time(t, conditions), self.enter(x_t)  # [B, H]
         for block in self.blocks:
             x = block(x, time)
         return self.leave(self.norm(x))
 
-    def when(self, t: Tensor, conditions: Tensor | None) -> Tensor:
+    def embed_time(self, t: Tensor, conditions: Tensor | None) -> Tensor:
         """What the blocks are told of the time, and of what is asked. As in forward -> [B, H]"""
         angles = t.unsqueeze(-1) * self.time_scale * self.frequencies  # [B, H / 2]
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
@@ -159,21 +159,21 @@ class DenoiserAtTimes:
     @torch.no_grad()
     def __init__(self, denoiser: Denoiser, times: Tensor, conditions: Tensor | None) -> None:
         self.weights, self.norm = prepared(denoiser, DenoiserWeights, torch.float32), denoiser.norm
-        time = denoiser.when(times, conditions)  # [N, H]
-        told = [block.condition(time).chunk(2, dim=-1) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
-        self.affine = [((1 + scale).unbind(), shift.unbind()) for scale, shift in told]  # of each block and time: [H] and [H]
+        time = denoiser.embed_time(times, conditions)  # [N, H]
+        conditioned = [block.condition(time).chunk(2, dim=-1) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
+        self.scale_shift = [((1 + scale).unbind(), shift.unbind()) for scale, shift in conditioned]  # of each block and time: [H], [H]
 
     @torch.no_grad()
     def __call__(self, i: int, x_t: Tensor) -> Tensor:
         """At the i-th time, as Denoiser.forward. x_t: [B, Z] -> [B, Z]"""
         x = self.weights.enter(x_t)
-        for (up, down), (scale, shift) in zip(self.weights.blocks, self.affine, strict=True):
+        for (up, down), (scale, shift) in zip(self.weights.blocks, self.scale_shift, strict=True):
             inside = up(F.layer_norm(x, x.shape[1:], scale[i], shift[i]))
             x = down(F.silu(inside, inplace=True)).add_(x)
         return self.weights.leave(self.norm(x))
 
 
-View = Callable[[int, Tensor], tuple[Tensor, Tensor]]  # see LatentDiffusion.views
+Predict = Callable[[int, Tensor], tuple[Tensor, Tensor]]  # see LatentDiffusion.x0_and_eps_at
 
 
 class LatentDiffusion(nn.Module):
@@ -209,8 +209,8 @@ class LatentDiffusion(nn.Module):
         prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t, conditions)
         return (prediction - self.schedule.target(self.config.prediction_type, x_0, t, eps)).square().mean(dim=1)
 
-    def views(self, times: Sequence[int], conditions: Tensor | None = None, guidance_scale: float = 1.0) -> View:
-        """The denoiser's views of x_t, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
+    def x0_and_eps_at(self, times: Sequence[int], conditions: Tensor | None = None, guidance_scale: float = 1.0) -> Predict:
+        """What the denoiser takes x_t to be made of, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
 
         Args:
             times: at which it will be asked.
@@ -221,17 +221,17 @@ class LatentDiffusion(nn.Module):
             a function of i and x_t [B, Z] at the i-th time; it returns x_0 and eps, [B, Z] each.
         """
         t = torch.tensor(times, device=self.latent_mean.device)
-        told = DenoiserAtTimes(self.denoiser, t, conditions)
-        free = None if conditions is None or guidance_scale == 1 else DenoiserAtTimes(self.denoiser, t, None)
+        conditional = DenoiserAtTimes(self.denoiser, t, conditions)
+        unconditional = None if conditions is None or guidance_scale == 1 else DenoiserAtTimes(self.denoiser, t, None)
         scales = torch.cat(self.schedule.coefficients(t), dim=1).tolist()
 
-        def view(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
-            prediction = told(i, x_t)
-            if free is not None:  # eps, x_0 and v are linear in each other at one x_t
-                prediction = torch.lerp(free(i, x_t), prediction, guidance_scale)
+        def predict(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
+            prediction = conditional(i, x_t)
+            if unconditional is not None:  # eps, x_0 and v are linear in each other at one x_t
+                prediction = torch.lerp(unconditional(i, x_t), prediction, guidance_scale)
             return x0_and_eps(self.config.prediction_type, prediction, x_t, *scales[i])
 
-        return view
+        return predict
 
     def conditions(self, asked: Mapping[str, float]) -> Tensor:
         """What was asked for, as the denoiser is told: normalised, held within three standard deviations, NaN for the rest.

@@ -221,8 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_without_effect(options, seeds)
     device = choose_device(options.run.device)
     choose_threads(options.run.threads)
-    if options.sample.precision == "bfloat16" and choose_precision("auto", device) != choose_precision("bfloat16", device):
-        print("--precision bfloat16: this processor does not multiply in it; float32 would be quicker")
+    if options.sample.precision == "bfloat16" and choose_precision("auto", device).itemsize > 2:
+        print("--precision bfloat16: this machine has no arithmetic for it; float32 would be quicker")
     if writes_events(options.preset):
         if not isinstance(options, Sample):
             raise UserError(f"{options.MODE}: needs a VAE of riffs; {options.preset} is a language model of whole pieces")

@@ -118,6 +118,8 @@ def take_over(
 ) -> tuple[int, dict[str, Any]]:
     """Take over a state's optimizer, but not its old options: what is asked for now holds. Says where the run goes on.
 
+    How the optimizer computes is the state's: a run that began before training.make_optimizer fused it goes on bit for bit as it began.
+
     Returns:
         the step reached, and what is known of the best model.
     """

@@ -246,22 +246,22 @@ def sample_latents(
     Args:
         x: [B, Z], x_t at the first of the times; standard normal at T - 1.
         noise: [at least times - 1, B, Z], standard normal; not read when eta is 0.
-        times: falling, see denoising_times.
+        times: falling, at least one; see denoising_times.
         eta: 0..1
-        conditions, guidance_scale: what is asked for, see LatentDiffusion.views.
+        conditions, guidance_scale: what is asked for, see LatentDiffusion.x0_and_eps_at.
 
     Returns:
         z [B, Z], in the VAE's own units.
     """
-    view = diffusion.views(times, conditions, guidance_scale)
+    predict = diffusion.x0_and_eps_at(times, conditions, guidance_scale)
     abar = diffusion.schedule.alphas_cumprod[list(times)].tolist()
     for i, (now, following) in enumerate(itertools.pairwise(abar)):
-        x_0, eps = view(i, x)
+        x_0, eps = predict(i, x)
         sigma = eta * math.sqrt((1 - following) / (1 - now) * (1 - now / following))
         x = math.sqrt(following) * x_0 + math.sqrt(max(0.0, 1 - following - sigma**2)) * eps
         if eta > 0:
             x = x + sigma * noise[i]
-    return diffusion.denormalize(view(len(times) - 1, x)[0])
+    return diffusion.denormalize(predict(len(times) - 1, x)[0])
 
 
 # ---------------------------------------------------------------- whole riffs

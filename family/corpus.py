@@ -263,7 +263,7 @@ def write_token_file(
     songs: SongConfig,
     tokenizer: TokenizerConfig,
 ) -> dict[str, Any]:
-    """Make a token file and its record of windows that were cut.
+    """Make a token file, and its record, of windows that were cut.
 
     Args:
         steps: a file of the windows' bytes alone.
@@ -289,7 +289,7 @@ def write_token_file(
         with whole.open("wb") as out, steps.open("rb") as cut:
             np.lib.format.write_array_header_2_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
             shutil.copyfileobj(cut, out, 1 << 20)
-        write_file(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+        write_file(path.with_suffix(".json"), json.dumps(record).encode())
         os.replace(whole, path)
     finally:
         whole.unlink(missing_ok=True)

@@ -183,6 +183,20 @@ def test_steps_in_a_chain_equal_forward(tokenizer: TokenizerConfig) -> None:
         assert_close(walk.step(t, inputs[:, t]), whole[:, t], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("part", ["embedding", "decoder"])
+def test_steps_follow_weights_that_change(part: str) -> None:
+    """Guards against laid-out weights that stay as they were: the decoder's own, and the embedding's that it only uses."""
+    vae, tokens = awake_vae(), some_tokens()
+    z, inputs = randn(B, TINY.z_size), vae.decoder.shown(tokens)
+    before = vae.decoder.begin(z).step(0, inputs[:, 0])
+    with torch.no_grad():
+        for parameter in getattr(vae, part).parameters():
+            parameter.mul_(1.5)
+    after = vae.decoder.begin(z).step(0, inputs[:, 0])
+    assert_close(after, vae.decoder(z, inputs)[:, 0], atol=2e-5, rtol=1e-4)
+    assert (after - before).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("name", ["position_size", "summary_size", "plan_size"])
 def test_sizes_of_none_work(name: str) -> None:
     """Guards against an option whose help says 0 means none, and whose 0 crashes."""

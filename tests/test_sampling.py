@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
-from diffusion import LatentDiffusion, NoiseSchedule, View
+from diffusion import LatentDiffusion, NoiseSchedule, Predict, x0_and_eps
 from midi_utils import is_legal
 from models import MusicVAE
 from presets import TrainVAE, preset_options
@@ -320,15 +320,15 @@ class IdealDenoiser:
         self.schedule = SimpleNamespace(alphas_cumprod=alphas_cumprod)
         self.config = SimpleNamespace(num_timesteps=len(alphas_cumprod))
 
-    def views(self, times: list[int], *asked: object) -> View:
-        def view(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
+    def x0_and_eps_at(self, times: list[int], *asked: object) -> Predict:
+        def predict(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
             abar = self.schedule.alphas_cumprod[times[i]].double()
             x_t = x_t.double()
             gain = self.std**2 * abar.sqrt() / (abar * self.std**2 + 1 - abar)
             x_0 = self.mean + gain * (x_t - abar.sqrt() * self.mean)
             return x_0.float(), ((x_t - abar.sqrt() * x_0) / (1 - abar).sqrt()).float()
 
-        return view
+        return predict
 
     def denormalize(self, x: Tensor) -> Tensor:
         return x
@@ -406,7 +406,10 @@ def test_eta_1_and_all_steps_equal_ancestral_ddpm(num_timesteps: int) -> None:
 
 def test_one_sampling_step_is_the_first_guess() -> None:
     diffusion, x_T = awake_diffusion(), torch.randn(3, TINY.z_size, generator=torch.Generator().manual_seed(0))
-    expected = diffusion.denormalize(diffusion.views([19])(0, x_T)[0])
+    t = torch.full((3,), 19)
+    with torch.no_grad():
+        prediction = diffusion.denoiser(x_T, t)
+    expected = diffusion.denormalize(x0_and_eps("v", prediction, x_T, *diffusion.schedule.coefficients(t))[0])
     assert_close(sample_latents(diffusion, x_T, torch.empty(0, 3, TINY.z_size), [19], 1.0), expected)
 
 

@@ -133,6 +133,9 @@ def test_a_riff_moves_to_a_key_by_the_shortest_way() -> None:
     assert shift == {1} and ((moved == RIFF) | (RIFF > 0) & (RIFF != HOLD)).all()
     assert np.array_equal(transposed_to_key(RIFF, estimate_key(RIFF, T), T, 28, 80), RIFF)
     assert np.array_equal(transposed_to_key(np.zeros(32, dtype=int), parse_key("F minor"), T, 28, 80), np.zeros(32, dtype=int))
+    for pitch, expected in ((40, 40), (39, 38)):  # where many shifts fit as well, the nearest; of two as near, the lower
+        moved = transposed_to_key(np.full(32, pitch), parse_key("C major"), T, 38, 80)
+        assert (moved == expected).all()
 
 
 # ---------------------------------------------------------------- attributes
@@ -190,7 +193,7 @@ def test_guidance_goes_from_unheard_to_exaggerated(diffusion: LatentDiffusion) -
     told = diffusion.conditions({"density": 11.0})
 
     def prediction(scale: float, conditions: Tensor | None) -> Tensor:
-        return diffusion.views([3, 10], conditions, scale)(1, x)[0]
+        return diffusion.x0_and_eps_at([3, 10], conditions, scale)(1, x)[0]
 
     free, conditional = prediction(1.0, None), prediction(1.0, told)
     assert not torch.allclose(free, conditional, atol=1e-3)
