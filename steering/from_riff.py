@@ -16,7 +16,7 @@ from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from midi_utils import tokens_to_notes
 from models import MusicVAE
-from sampling import decode
+from sampling import decode, in_threads
 from steering.drawing import Wish, draw
 from steering.keys import estimate_key
 from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules
@@ -193,7 +193,10 @@ def continuations(
     begin, end = (dataclasses.replace(wish.rules.demands, **{name: None}) for name in ("last", "first"))
     begun = _second_half(vae, diffusion, second, first, seeds, sample, wish, begin, attempt)
     later = [int(np.random.SeedSequence([seed, JOIN_SEEDS, attempt]).generate_state(1)[0]) for seed in seeds]
-    ended = [_second_half(vae, diffusion, new, second, [seed], sample, wish, end)[0] for seed, new in zip(later, begun, strict=True)]
+    device = next(vae.parameters()).device
+    ended = in_threads(
+        lambda i: _second_half(vae, diffusion, begun[i], second, [later[i]], sample, wish, end)[0], range(len(seeds)), device
+    )
     return np.concatenate([begun, np.stack(ended)], axis=1)
 
 
