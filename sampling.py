@@ -269,12 +269,17 @@ def sample_latents(
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
     """The result for each of some chunks, worked out side by side on as many CPU threads as PyTorch may use, one for each chunk: the
-    products of 64 rows are too small to be shared (two threads: 1.5 times as quick as sharing them; the bytes are the same)."""
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or min(threads, len(items)) < 2:
+    products of 64 rows are too small to be shared (two threads: 1.5 times as quick as sharing them).
+
+    A single chunk has one thread too: MKL rounds otherwise with two, and what a seed gives would hang on how many others there are.
+    """
+    if device.type != "cpu":
         return [work(item) for item in items]
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # new threads begin with it
     try:
+        if min(threads, len(items)) < 2:
+            return [work(item) for item in items]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(work, items))
     finally:

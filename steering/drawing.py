@@ -92,13 +92,15 @@ def _draw_with_end(
                 again[i] = RiffRules(vae.tokenizer, dataclasses.replace(demands, kinds=kept_rhythm(tokens[i])))
             except Impossible:
                 left.append(i)
-    for first in range(0, len(again), CHUNK):
-        rows = list(again)[first : first + CHUNK]
+
+    def chunk(rows: Sequence[int]) -> None:
         padded = [*rows, *[rows[-1]] * (CHUNK - len(rows))]
         uniform, _ = random_numbers(vae, [[seeds[i], 0, attempt] for i in padded], 0)
         same, rules = torch.from_numpy(drawn.z[padded]).to(uniform), [again[i] for i in padded]
         made, weight = decode_weighed(vae, same, uniform, tempered(sample, wish), rules)
         tokens[rows], weights[rows] = made[: len(rows)].cpu().numpy(), weight[: len(rows)].double().cpu().numpy()
+
+    in_threads(chunk, [list(again)[first : first + CHUNK] for first in range(0, len(again), CHUNK)], next(vae.parameters()).device)
     z = drawn.z.copy()
     if left:
         others = _draw(vae, diffusion, [seeds[i] for i in left], sample, wish, attempt)

@@ -446,17 +446,19 @@ def test_a_seed_gives_the_same_riff_in_any_company(prior: str) -> None:
     assert drawn(prior, [99])[1].tobytes() == crowd[1][many.index(99)].tobytes()
 
 
-@pytest.mark.parametrize("prior", ["normal", "ddpm"])
+@pytest.mark.parametrize("prior", PRIORS)
 def test_a_seed_gives_the_same_riff_with_one_thread_and_two(prior: str) -> None:
-    """Guards against a result that depends on how the work was shared."""
+    """Guards against a result that depends on how the work was shared, of one chunk or of two."""
     one = drawn(prior, list(range(70)))
     try:
         torch.set_num_threads(2)
-        two = drawn(prior, list(range(70)))
+        two, few = drawn(prior, list(range(70))), drawn(prior, list(range(8)))
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    assert one[0].tobytes() == two[0].tobytes()
-    assert one[1].tobytes() == two[1].tobytes()
+    for part in (0, 1):
+        assert one[part].tobytes() == two[part].tobytes()
+        assert one[part][:8].tobytes() == few[part].tobytes()
 
 
 @pytest.mark.parametrize("prior", PRIORS)
