@@ -90,6 +90,7 @@ STUDIES: dict[str, list[Run]] = {
     "long": [
         *seeds("melody_16bar_flat", "melody_16bar_flat_small", "melody", 3, published=".883 -> .620"),
         *seeds("melody_16bar_hier", "melody_16bar_hier_small", "melody", 3, published=".919 -> .812"),
+        *seeds("melody_16bar_hier_no_plan", "melody_16bar_hier_small", "melody", 1, ("--plan-size", "0")),
         *seeds("melody_16bar_plan", "melody_16bar_plan_small", "melody", 3),
         *seeds("drums_16bar_flat", "drums_16bar_flat_small", "drums", 1, published=".884 -> .549"),
         *seeds("drums_16bar_hier", "drums_16bar_hier_small", "drums", 1, published=".928 -> .879"),
