@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -49,16 +49,18 @@ class RuleWalker:
         first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
         tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
         self._following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
+        self._allowed = self._following >= 0
         self._state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
         self._step = 0
 
     def allowed(self) -> Tensor:
         """Which tokens may come next. bool [B, V], at least one True in each row"""
-        return self._following[self._step, self._state] >= 0
+        return self._allowed[self._step].index_select(0, self._state)
 
     def advance(self, tokens: Tensor) -> None:
         """Take in the next token of each riff. tokens: int64 [B]"""
-        self._state = self._following[self._step, self._state, tokens]
+        following = self._following[self._step]
+        self._state = following.view(-1).index_select(0, self._state * following.shape[1] + tokens)
         self._step += 1
 
 
@@ -94,10 +96,9 @@ def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleCo
     return probabilities
 
 
-@torch.inference_mode()
-def decode_weighed(
+def _written(
     vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | Sequence[RiffRules]
-) -> tuple[Tensor, Tensor]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Write riffs from latents one step at a time, each token fed to the next step.
 
     Args:
@@ -105,27 +106,42 @@ def decode_weighed(
         uniform: [B, T] in 0..1, the random numbers of the draws (not used at temperature 0).
         rules: of all riffs, or of each.
 
-    Returns:
-        int64 [B, T], riffs that obey the rules; and [B], how much of the model's own probability (at temperature 1) the rules left on
-        the way, as a logarithm in nats, 0 or less: the weight of a riff as a draw from what the model would write under the rules.
+    Yields:
+        of each step: its tokens, int64 [B]; the logits they were drawn by [B, V]; and which the rules allowed, bool [B, V].
     """
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
-    before = vae.embedding.start(len(z))
-    tokens = torch.empty(len(z), vae.tokenizer.steps, dtype=torch.int64, device=z.device)
-    walker, weight = RuleWalker(rules, len(z), z.device), z.new_zeros(len(z))
+    before, walker = vae.embedding.start(len(z)), RuleWalker(rules, len(z), z.device)
     for t in range(vae.tokenizer.steps):
-        logits = walk.step(t, before)
-        allowed = walker.allowed()
+        logits, allowed = walk.step(t, before), walker.allowed()
         before = inverse_cdf(token_probabilities(logits, allowed, sample), uniform[:, t])
-        weight += logits.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
         walker.advance(before)
-        tokens[:, t] = before
-    return tokens, weight
+        yield before, logits, allowed
 
 
+@torch.inference_mode()
 def decode(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | None = None) -> Tensor:
-    """The riffs of decode_weighed; without rules, any legal ones. int64 [B, T]"""
-    return decode_weighed(vae, z, uniform, sample, rules or RiffRules(vae.tokenizer))[0]
+    """Riffs that obey the rules (without: any legal ones), from latents. z: [B, Z]; uniform: see _written -> int64 [B, T]"""
+    return torch.stack([tokens for tokens, _, _ in _written(vae, z, uniform, sample, rules or RiffRules(vae.tokenizer))], dim=1)
+
+
+@torch.inference_mode()
+def decode_weighed(
+    vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | Sequence[RiffRules]
+) -> tuple[Tensor, Tensor]:
+    """The riffs of decode, and how well the rules suit them.
+
+    Args:
+        rules: of all riffs, or of each.
+
+    Returns:
+        int64 [B, T]; and [B], how much of the model's own probability (at temperature 1) the rules left on the way, as a logarithm in
+        nats, 0 or less: the weight of a riff as a draw from what the model would write under the rules.
+    """
+    written, weight = [], z.new_zeros(len(z))
+    for tokens, logits, allowed in _written(vae, z, uniform, sample, rules):
+        written.append(tokens)
+        weight += logits.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
+    return torch.stack(written, dim=1), weight
 
 
 @torch.inference_mode()
