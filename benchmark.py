@@ -1,6 +1,6 @@
 """Measure speed and memory on this machine, and how much of what it could do at best is reached.
 
-    python benchmark.py [--repeats 5] [--output-dir runs/benchmark] [--only WORD ...] [--compare OLD.json] [--skip-job]
+    python benchmark.py [--repeats 5] [--output-dir runs/benchmark] [--list] [--only WORD ...] [--compare OLD.json] [--skip-job]
 
 Prints medians with their spread and writes them as benchmark.json. Beside products stands their floor: multiply-adds over the measured rate
 of matrix products, or the bytes of the weights over the measured bandwidth. Absolute times belong to one machine; compare ratios.
@@ -12,13 +12,16 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from config import DIFFUSION_FILE, VAE_FILE, UserError, run_script
-from files import write_file
+from config import DIFFUSION_FILE, VAE_FILE, RunConfig, UserError, run_script
+from files import make_room, write_file
+
+if TYPE_CHECKING:
+    from speed.bench import Bench
 
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
@@ -45,6 +48,8 @@ def read_record(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: it is no such record.
     """
+    if not path.is_file():
+        raise UserError(f"--compare {path}: no such file; give a benchmark.json of before")
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
         return {name: figure for name, figure in figures.items() if {"median", "min", "max", "unit"} <= set(figure)}
@@ -52,28 +57,65 @@ def read_record(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"--compare {path}: is no benchmark.json of this version of benchmark.py") from None
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def all_measures(largest: float) -> list[Callable[[Bench], None]]:
+    """What takes the figures, group by group."""
+    from speed import model_rates, tool_rates
+
+    return [
+        *(model_rates.measure_riffs, model_rates.measure_original, partial(model_rates.measure_family, most=largest)),
+        *(model_rates.measure_language_models, tool_rates.measure_steering, tool_rates.measure_guitar, tool_rates.measure_files),
+        *(tool_rates.measure_processes, tool_rates.measure_startup),
+    ]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """
+    Raises:
+        UserError: values out of range, or a record that would be overwritten by what it is to be compared with.
+    """
+    summary, form = (__doc__ or "").splitlines()[0], argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=summary, formatter_class=form)
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure")
-    parser.add_argument("--output-dir", default="runs/benchmark", help="where benchmark.json and the job's run go")
+    parser.add_argument("--output-dir", default="runs/benchmark", help="where the record and the job's run go")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures whether two are faster than one")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="figures whose names hold one of these words, and no job")
+    parser.add_argument("--list", action="store_true", help="say what the figures are called, and measure nothing")
+    only = "figures whose names hold one of these words, and no job; their record is benchmark_some.json"
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help=only)
     parser.add_argument("--compare", default="", metavar="OLD.json", help="an earlier record to set beside: how many times as good each is")
     parser.add_argument("--largest", type=float, default=20, help="largest model of the family to measure, in millions of parameters")
     parser.add_argument("--skip-job", action="store_true", help="figures only, not the main job")
     options = parser.parse_args(argv)
     if options.repeats < 1:
         raise UserError(f"--repeats {options.repeats}: give 1 or more")
+    RunConfig(threads=options.threads)  # within the limits of the other scripts
+    if not options.largest > 0:
+        raise UserError(f"--largest {options.largest:g}: give millions of parameters, more than 0")
+    options.record = Path(options.output_dir).resolve() / ("benchmark_some.json" if options.only else "benchmark.json")
+    if options.compare and Path(options.compare).resolve() == options.record:
+        raise UserError(f"--compare {options.compare}: this call would overwrite it; give another --output-dir")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
     before = read_record(Path(options.compare)) if options.compare else {}
 
     import torch
 
     import training
-    from speed import model_rates, tool_rates
-    from speed.bench import Bench, compared, peak_megabytes
+    from speed.bench import Bench, Listing, compared, peak_megabytes
     from speed.machine import measure_machine
 
-    folder = Path(options.output_dir).resolve()
+    measures, listing = all_measures(options.largest), Listing()
+    for measure in measures if options.list or options.only else ():
+        measure(listing)
+    if options.list:
+        print("\n".join(listing.names))
+        return 0
+    if options.only and not any(word in name for word in options.only for name in listing.names):
+        raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
+    make_room(options.record.parent)
+
     threads = training.choose_threads(options.threads)
     training.keep_freed_memory()
     machine = measure_machine()
@@ -81,22 +123,20 @@ def main(argv: Sequence[str]) -> int:
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
     print(f"at best, billions a second: multiply-adds {rates}; bytes {machine.cached / 1e9:.0f} cached, {machine.uncached / 1e9:.0f} not")
     bench = Bench(machine, options.repeats, options.only)
-    for measure in (
-        *(model_rates.measure_riffs, model_rates.measure_original, partial(model_rates.measure_family, most=options.largest)),
-        *(model_rates.measure_language_models, tool_rates.measure_steering, tool_rates.measure_guitar, tool_rates.measure_files),
-        *(tool_rates.measure_processes, tool_rates.measure_startup),
-    ):
-        measure(bench)
-    if not bench.results:
-        raise UserError(f"--only {' '.join(options.only)}: no figure has such a name")
-    record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "peak_mb": round(peak_megabytes())}
-    record["figures"] = bench.results
-    if not options.skip_job and not options.only:
-        record["job"] = measure_job(folder / "job")
+    record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "figures": bench.results}
+    try:
+        for measure in measures:
+            measure(bench)
+        record["peak_mb"] = round(peak_megabytes())
+        if not options.skip_job and not options.only:
+            record["job"] = measure_job(options.record.parent / "job")
+    finally:  # what was measured before Ctrl-C stays
+        if bench.results:
+            write_file(options.record, (json.dumps(record, indent=1) + "\n").encode())
     if before:
-        print(f"\nbeside {options.compare} (above 1 is better now):\n" + "\n".join(compared(bench.results, before)))
-    write_file(folder / "benchmark.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"{folder / 'benchmark.json'}")
+        lines = compared(bench.results, before) or ["no figure is in both"]
+        print(f"\nbeside {options.compare} (above 1 is better now):\n" + "\n".join(lines))
+    print(options.record)
     return 0
 
 

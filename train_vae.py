@@ -299,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- summary
     del engine
     if step < train.steps and not given_up():
-        print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
+        if processes.is_main:
+            print(f"stopped at step {step} of {train.steps}; run the same command again (without --restart) to go on")
         processes.close()
         return 130
     if processes.is_main:

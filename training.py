@@ -333,10 +333,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or termination signal into a flag that the loop reads; a second one stops at once."""
+    """Turns the first Ctrl-C or termination signal into a flag that the loop reads; a second one stops at once.
+
+    Of several processes each hears Ctrl-C twice, from the terminal and from torchrun: for a while, more of the same is no second wish.
+    """
+
+    GRACE = 10.0  # seconds
 
     def __init__(self) -> None:
         self.asked = False
+        self._deaf_until = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -349,8 +355,12 @@ class StopRequest:
 
     def _note(self, number: int, frame: Any) -> None:
         if self.asked:
+            if time.monotonic() < self._deaf_until:
+                return
             raise KeyboardInterrupt
         self.asked = True
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self._deaf_until = time.monotonic() + self.GRACE
         print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -97,6 +97,22 @@ def _memory_unit() -> int:
     return 1024 if platform.system() == "Linux" else 1024 * 1024
 
 
+class Listing(Bench):
+    """Takes no measurements, but notes which there are.
+
+    Attributes:
+        names: of all figures, in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Machine({}, cached=0.0, uncached=0.0), 0)
+        self.names: list[str] = []
+
+    def wants(self, name: str) -> bool:
+        self.names.append(name)
+        return False
+
+
 def compared(new: dict[str, dict[str, Any]], old: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each figure in both records: how many times as good the new one is, and whether their spreads touch."""
     lines = []

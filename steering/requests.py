@@ -104,7 +104,7 @@ def wish_of(
         given, keep_key: see asked_key.
 
     Raises:
-        UserError: the demands cannot be met together, or the model has no z to steer.
+        UserError: the demands cannot be met together, or never, or the model has no z to steer.
     """
     key = asked_key(steer, given, tokenizer, keep_key)
     rules = riff_rules(tokenizer, demands_of(steer, tokenizer, pitch_range, key))
@@ -114,6 +114,9 @@ def wish_of(
             flag = [*steer.asked, *(["attribute"] if changes else []), *(["candidates"] if steer.candidates else [])][0]
             raise UserError(f"--{flag}: has no effect on a language model; give the preset of a VAE, such as riff_2bar")
         return Wish(rules)
+    if steer.asked.get("density", 0) > tokenizer.steps_per_bar:
+        most = tokenizer.steps_per_bar
+        raise UserError(f"--density {steer.asked['density']:g}: a bar has {most} steps, each for one note; give 0 to {most}")
     shift = None
     for name, amount in changes.items():
         step = amount * direction(vae, name, known)

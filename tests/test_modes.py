@@ -272,6 +272,7 @@ def test_a_language_model_has_no_riff_to_start_from(song: Path, here: Here) -> N
         (["--key", "H"], "--key H"),
         (["vary", "SONG", "--key", "Q"], "--key Q"),
         (["answer", "SONG", "--density", "-1"], "--density -1"),
+        (["--density", "17"], "--density 17: a bar has 16 steps"),
         (["continue", "SONG", "--guidance-scale", "99"], "--guidance-scale 99"),
         (["arrange", "SONG", "--form", "A-B"], "--form A-B"),
         (["arrange", "SONG", "--start-note", "E"], "--start-note: has no effect"),

@@ -12,6 +12,7 @@ import torch
 from conftest import Here, assert_one_line
 from torch import nn
 
+import benchmark
 import training
 from products import Product, prepared
 from recurrent import Recurrent, Stepping
@@ -145,12 +146,15 @@ def test_compared_says_better_as_more_than_one() -> None:
     ("flags", "said"),
     [
         (["--repeats", "0"], "--repeats 0: give 1 or more"),
-        (["--compare", "nowhere.json"], "--compare nowhere.json: is no benchmark.json"),
-        (["--only", "nonsense", "--threads", "1"], "--only nonsense: no figure has such a name"),
+        (["--threads", "-2"], "--threads -2: give 0"),
+        (["--largest", "nan"], "--largest nan: give millions"),
+        (["--compare", "nowhere.json"], "--compare nowhere.json: no such file"),
+        (["--compare", __file__], f"--compare {__file__}: is no benchmark.json"),
+        (["--only", "nonsense"], "--only nonsense: no figure has such a name; --list names them all"),
     ],
 )
 def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speed.machine.measure_machine", lambda: MACHINE)
+    monkeypatch.setattr("speed.machine.measure_machine", lambda: 1 / 0)  # nothing is measured before the mistake is seen
     assert_one_line(here("benchmark", *flags, "--output-dir", str(tmp_path / "out")), "benchmark", said)
     assert not (tmp_path / "out").exists()
 
@@ -158,10 +162,34 @@ def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path, monke
 def test_a_figure_is_measured_recorded_and_compared(here: Here, tmp_path: Path) -> None:
     flags = ["--threads", "1", "--repeats", "1", "--only", "fingered", "--output-dir", str(tmp_path)]
     assert here("benchmark", *flags).code == 0
-    record = json.loads((tmp_path / "benchmark.json").read_text())
+    some = tmp_path / "benchmark_some.json"  # not the record of all
+    record = json.loads(some.read_text())
     assert set(record["figures"]) == {"one riff fingered"} and record["machine"]["float32_multiply_adds_per_second"] > 1e8
-    result = here("benchmark", *flags, "--compare", str(tmp_path / "benchmark.json"))
+    assert_one_line(here("benchmark", *flags, "--compare", str(some)), "benchmark", "this call would overwrite it")
+    assert json.loads(some.read_text()) == record
+    old = some.rename(tmp_path / "old.json")
+    result = here("benchmark", *flags, "--compare", str(old))
     assert result.code == 0 and " x  one riff fingered" in result.out
+    flags[flags.index("fingered")] = "tab"
+    assert "no figure is in both" in here("benchmark", *flags, "--compare", str(old)).out
+
+
+def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against half an hour of measurements that are lost."""
+
+    def interrupt(bench: Bench) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("speed.machine.measure_machine", lambda: MACHINE)
+    monkeypatch.setattr(benchmark, "all_measures", lambda _: [lambda bench: bench.take("figure", "ms", lambda: 1.0), interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(["--output-dir", str(tmp_path), "--threads", "1", "--repeats", "2"])
+    assert json.loads((tmp_path / "benchmark.json").read_text())["figures"]["figure"]["median"] == 1.0
+
+
+def test_figures_are_listed_without_being_measured(here: Here) -> None:
+    names = here("benchmark", "--list").out.splitlines()
+    assert len(names) == len(set(names)) > 100 and {"one riff fingered", "whole riffs, 64", "generate.py --help"} <= set(names)
 
 
 @pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "train_lm", "generate", "benchmark"])

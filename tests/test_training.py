@@ -136,6 +136,19 @@ def test_the_second_ctrl_c_stops_at_once_and_handlers_are_put_back() -> None:
         assert stop.asked
 
 
+def test_torchrun_may_pass_ctrl_c_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against processes that take the signal torchrun passes on for a second wish, and leave without saving."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with training.StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+    monkeypatch.setattr(training.StopRequest, "GRACE", 0.0)
+    with pytest.raises(KeyboardInterrupt), training.StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
 @BOTH
 def test_a_loss_that_is_not_a_number_stops_the_run(
     script: Script, finished: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
