@@ -60,6 +60,21 @@ def require_ours(path: Path, fingerprint: str | None, script: str) -> None:
         raise UserError(f"{path}: is not, or no longer, as {script} wrote it; move it away, or give another --output-dir")
 
 
+def require_room(folder: Path) -> None:
+    """See whether a folder could be made and written to, and make nothing.
+
+    Raises:
+        UserError: it could not, as far as can be told.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{folder}: cannot be made, for {place} is no folder; give another --output-dir")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written to, for {place} may not be; give another --output-dir")
+
+
 def make_room(folder: Path) -> None:
     """Make a folder that files are to be written to, before the work that they need.
 

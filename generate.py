@@ -26,6 +26,7 @@ if __name__ == "__main__":
 from checkpoints import training_riffs
 from config import ATTRIBUTES, LONG_FILE, GuitarConfig, SoundConfig, SteerConfig, UserError, run_script
 from dataset import plural
+from files import require_room
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn
 from output.piece_output import write_pieces
 from output.riff_models import RiffModel, load_riff_model
@@ -219,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = options.run.seed
     seeds = parse_seeds(options.seeds) if options.seeds else list(range(first, first + options.num_outputs))
     refuse_without_effect(options, seeds)
+    if options.output_dir:
+        require_room(Path(options.output_dir))
     device = choose_device(options.run.device)
     choose_threads(options.run.threads)
     if options.sample.precision == "bfloat16" and choose_precision("auto", device).itemsize > 2:

@@ -10,7 +10,7 @@ from conftest import assert_is_a_picture
 from matplotlib.figure import Figure
 
 from config import UserError
-from files import SIGNATURE, make_room, refuse_foreign_picture, save_picture
+from files import SIGNATURE, make_room, refuse_foreign_picture, require_room, save_picture
 
 
 def drawing(text: str = "riffs") -> Figure:
@@ -39,6 +39,20 @@ def test_no_room_is_an_error_before_the_work(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
     with pytest.raises(OSError, match="No space left"):
         make_room(tmp_path / "room")
+
+
+def test_room_that_cannot_be_is_seen_and_none_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    require_room(tmp_path)
+    require_room(tmp_path / "a" / "b")
+    for name in ("file", "link"):
+        with pytest.raises(UserError, match=f"a: cannot be made, for .*{name} is no folder"):
+            require_room(tmp_path / name / "a")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written to"):
+        require_room(tmp_path / "a" / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_a_picture_of_ours_may_be_drawn_again(tmp_path: Path) -> None:
