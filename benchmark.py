@@ -124,15 +124,17 @@ def main(argv: Sequence[str]) -> int:
     print(f"at best, billions a second: multiply-adds {rates}; bytes {machine.cached / 1e9:.0f} cached, {machine.uncached / 1e9:.0f} not")
     bench = Bench(machine, options.repeats, options.only)
     record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "figures": bench.results}
+    path = options.record.with_name("benchmark_stopped.json") if options.record.exists() else options.record
     try:
         for measure in measures:
             measure(bench)
         record["peak_mb"] = round(peak_megabytes())
         if not options.skip_job and not options.only:
             record["job"] = measure_job(options.record.parent / "job")
-    finally:  # what was measured before Ctrl-C stays
+        path = options.record
+    finally:  # what was measured before Ctrl-C stays, and is no reason to lose a whole record
         if bench.results:
-            write_file(options.record, (json.dumps(record, indent=1) + "\n").encode())
+            write_file(path, (json.dumps(record, indent=1) + "\n").encode())
     if before:
         lines = compared(bench.results, before) or ["no figure is in both"]
         print(f"\nbeside {options.compare} (above 1 is better now):\n" + "\n".join(lines))

@@ -16,7 +16,7 @@ from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, PITCHES, TIME_SHIFT
 from heads import inverse_cdf
 from language_model import LanguageModel, LanguageModelStepper
 from pieces import Vocabulary
-from sampling import CHUNK, RuleWalker, token_probabilities
+from sampling import RuleWalker, by_chunks, token_probabilities
 from steering.rules import RiffRules
 
 PIECES_TOGETHER = 16  # pieces computed together
@@ -155,12 +155,11 @@ def sample_riffs_by_lm(
 ) -> np.ndarray:
     """Draw one riff for each seed. int64 [seeds, steps], riffs that obey the rules; see sample_riffs"""
     rules = rules or RiffRules(tokenizer)
-    device, chunk = next(model.parameters()).device, CHUNK
-    given = torch.full((chunk, 1), tokenizer.vocab_size, dtype=torch.int64, device=device)
-    riffs = []
-    for first in range(0, len(seeds), chunk):
-        some = list(seeds[first : first + chunk])
-        uniform = torch.from_numpy(uniform_numbers(some + some[-1:] * (chunk - len(some)), tokenizer.steps, attempt)).to(device)
-        new = continue_sequences(model, given, RiffGrammar(rules, chunk, device), uniform, sample, None)
-        riffs.append(new[: len(some)].cpu().numpy())
-    return np.concatenate(riffs)
+    device = next(model.parameters()).device
+
+    def chunk(some: list[int]) -> list[Tensor]:
+        given = torch.full((len(some), 1), tokenizer.vocab_size, dtype=torch.int64, device=device)
+        uniform = torch.from_numpy(uniform_numbers(some, tokenizer.steps, attempt)).to(device)
+        return [continue_sequences(model, given, RiffGrammar(rules, len(some), device), uniform, sample, None)]
+
+    return by_chunks(chunk, seeds, device)[0]

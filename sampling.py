@@ -302,6 +302,21 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: to
         torch.set_num_threads(threads)
 
 
+def by_chunks(work: Callable[[list[Item]], Sequence[Tensor]], rows: Sequence[Item], device: torch.device) -> list[np.ndarray]:
+    """What is made of each row, CHUNK of them at a time; see in_threads.
+
+    Args:
+        work: makes tensors [CHUNK, ...] of CHUNK rows, each of its own row alone; the last chunk is filled up with its last row.
+        rows: at least one.
+
+    Returns:
+        arrays [rows, ...]
+    """
+    chunks = [list(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+    parts = in_threads(lambda some: work(some + some[-1:] * (CHUNK - len(some))), chunks, device)
+    return [torch.cat(each)[: len(rows)].cpu().numpy() for each in zip(*parts, strict=True)]
+
+
 def random_numbers(vae: MusicVAE, entropy: Sequence[Sequence[int]], draws: int) -> tuple[Tensor, Tensor]:
     """What riffs are drawn with, each from numbers of its own, whatever else is drawn.
 
@@ -342,21 +357,15 @@ def sample_riffs(
     """
     times = denoising_times(diffusion.config.num_timesteps, sample.sampling_steps) if diffusion is not None else []
 
-    def chunk(first: int) -> tuple[Tensor, Tensor]:
-        some = list(seeds[first : first + CHUNK])
-        padded = some + some[-1:] * (CHUNK - len(some))
-        entropy = [[seed, 0, attempt] for seed in padded]
+    def chunk(some: list[int]) -> tuple[Tensor, Tensor]:
         draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
-        uniform, noise = random_numbers(vae, entropy, draws)
+        uniform, noise = random_numbers(vae, [[seed, 0, attempt] for seed in some], draws)
         z = noise[0] if diffusion is None else sample_latents(diffusion, noise[0], noise[1:], times, sample.eta)
         if rules is None:
-            made = decode_steps(vae, z, uniform.unflatten(1, (vae.tokenizer.steps, -1)), sample, pitches=pitches)
-        else:
-            made = decode(vae, z, uniform, sample, rules)
-        return made[: len(some)].cpu(), z[: len(some)].cpu()
+            return decode_steps(vae, z, uniform.unflatten(1, (vae.tokenizer.steps, -1)), sample, pitches=pitches), z
+        return decode(vae, z, uniform, sample, rules), z
 
-    parts = in_threads(chunk, range(0, len(seeds), CHUNK), next(vae.parameters()).device)
-    tokens, latents = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
+    tokens, latents = by_chunks(chunk, seeds, next(vae.parameters()).device)
     return tokens, latents
 
 

@@ -23,7 +23,7 @@ from midi_utils import MidiError, program_name
 from output.outputs import mention_others, refuse_to_overwrite, report_redrawn, write_with_json
 from output.window_models import WindowModel, load_window_model
 from presets import FromRiff, Generate, Interpolate, Reconstruct, Sample
-from sampling import CHUNK, MAX_ATTEMPTS, decode_steps, draw_original, in_threads, random_numbers, sample_riffs
+from sampling import MAX_ATTEMPTS, by_chunks, decode_steps, draw_original, random_numbers, sample_riffs
 from steering.ways import way
 
 FOLDER = "windows"
@@ -313,14 +313,12 @@ def decoded(
         hits: bool [windows, T, 9], see decode_steps.
     """
 
-    def chunk(first: int) -> torch.Tensor:
-        rows = np.minimum(np.arange(first, first + CHUNK), len(z) - 1)  # each chunk is full
+    def chunk(rows: list[int]) -> list[torch.Tensor]:
         uniform, _ = random_numbers(model.vae, [entropy[row] if entropy else [0] for row in rows], draws=0)
         struck = None if hits is None else hits[rows].to(z.device)
-        made = decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck, model.data.pitches)
-        return made[: len(z) - first].cpu()
+        return [decode_steps(model.vae, z[rows], uniform.unflatten(1, (model.tokenizer.steps, -1)), sample, struck, model.data.pitches)]
 
-    return torch.cat(in_threads(chunk, range(0, len(z), CHUNK), z.device)).numpy()
+    return by_chunks(chunk, range(len(z)), z.device)[0]
 
 
 def accuracies_of(made: np.ndarray, steps: np.ndarray, tokenizer: TokenizerConfig) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from config import HOLD, REST, SampleConfig, TokenizerConfig
 from diffusion import LatentDiffusion
 from models import MusicVAE
-from sampling import CHUNK, decode, decode_weighed, denoising_times, in_threads, random_numbers, sample_latents
+from sampling import by_chunks, decode, decode_weighed, denoising_times, random_numbers, sample_latents
 from steering.attributes import measure
 from steering.keys import Key, estimate_key
 from steering.rules import Impossible, RiffRules, kept_rhythm
@@ -93,14 +93,13 @@ def _draw_with_end(
             except Impossible:
                 left.append(i)
 
-    def chunk(rows: Sequence[int]) -> None:
-        padded = [*rows, *[rows[-1]] * (CHUNK - len(rows))]
-        uniform, _ = random_numbers(vae, [[seeds[i], 0, attempt] for i in padded], 0)
-        same, rules = torch.from_numpy(drawn.z[padded]).to(uniform), [again[i] for i in padded]
-        made, weight = decode_weighed(vae, same, uniform, tempered(sample, wish), rules)
-        tokens[rows], weights[rows] = made[: len(rows)].cpu().numpy(), weight[: len(rows)].double().cpu().numpy()
+    def chunk(rows: list[int]) -> tuple[Tensor, Tensor]:
+        uniform, _ = random_numbers(vae, [[seeds[i], 0, attempt] for i in rows], 0)
+        same = torch.from_numpy(drawn.z[rows]).to(uniform)
+        return decode_weighed(vae, same, uniform, tempered(sample, wish), [again[i] for i in rows])
 
-    in_threads(chunk, [list(again)[first : first + CHUNK] for first in range(0, len(again), CHUNK)], next(vae.parameters()).device)
+    if again:
+        tokens[list(again)], weights[list(again)] = by_chunks(chunk, list(again), next(vae.parameters()).device)
     z = drawn.z.copy()
     if left:
         others = _draw(vae, diffusion, [seeds[i] for i in left], sample, wish, attempt)
@@ -118,9 +117,8 @@ def _draw(
 ) -> Drawn:  # fmt: skip
     """One riff for each seed, the best of its candidates; see draw."""
     rows = [(seed, candidate) for seed in seeds for candidate in range(wish.candidates)]
-    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
-    parts = in_threads(lambda some: _draw_chunk(vae, diffusion, some, sample, wish, attempt), chunks, next(vae.parameters()).device)
-    tokens, z, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    device = next(vae.parameters()).device
+    tokens, z, weights = by_chunks(lambda some: _draw_chunk(vae, diffusion, some, sample, wish, attempt), rows, device)
     for name, value in wish.asked.items():
         off = (measure(name, tokens, vae.tokenizer) - value) / (TOLERANCE * wish.spread[name])
         weights = weights - 0.5 * off**2
@@ -134,11 +132,10 @@ def _draw(
 
 def _draw_chunk(
     vae: MusicVAE, diffusion: LatentDiffusion | None, rows: Sequence[tuple[int, int]], sample: SampleConfig, wish: Wish, attempt: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One riff for each (seed, candidate), at most CHUNK. -> tokens, z, weights"""
-    padded = [*rows, *([rows[-1]] * (CHUNK - len(rows)))]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One riff for each (seed, candidate), CHUNK of them. -> tokens, z, weights"""
     # The first candidate has the numbers of sample_riffs: with nothing asked, seed 7 is the same riff as ever.
-    entropy = [[seed, 0, attempt] + [number] * (number > 0) for seed, number in padded]
+    entropy = [[seed, 0, attempt] + [number] * (number > 0) for seed, number in rows]
     times = times_of(diffusion, sample, 1.0 if wish.start is None else wish.strength)
     draws = 1 + (len(times) - 1 if sample.eta > 0 and times else 0)
     uniform, noise = random_numbers(vae, entropy, draws)
@@ -149,8 +146,7 @@ def _draw_chunk(
     if wish.key is not None:
         z = moved_to_key(vae, z, uniform, sample, wish.key, wish.rules)
     tokens, weights = decode_weighed(vae, z, uniform, sample, wish.rules)
-    count = len(rows)
-    return tokens[:count].cpu().numpy(), z[:count].cpu().numpy(), weights[:count].double().cpu().numpy()
+    return tokens, z, weights.double()
 
 
 def reach(strength: float) -> float:

@@ -185,6 +185,11 @@ def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         benchmark.main(["--output-dir", str(tmp_path), "--threads", "1", "--repeats", "2"])
     assert json.loads((tmp_path / "benchmark.json").read_text())["figures"]["figure"]["median"] == 1.0
+    whole = tmp_path / "benchmark.json"
+    whole.write_text("a whole record")
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(["--output-dir", str(tmp_path), "--threads", "1", "--repeats", "2"])
+    assert whole.read_text() == "a whole record" and "figure" in json.loads((tmp_path / "benchmark_stopped.json").read_text())["figures"]
 
 
 def test_figures_are_listed_without_being_measured(here: Here) -> None:
