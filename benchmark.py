@@ -9,8 +9,10 @@ of matrix products, or the bytes of the weights over the measured bandwidth. Abs
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +24,7 @@ from files import make_room, write_file
 
 if TYPE_CHECKING:
     from speed.bench import Bench
+    from speed.original import Original
 
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
@@ -57,12 +60,14 @@ def read_record(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"--compare {path}: is no benchmark.json of this version of benchmark.py") from None
 
 
-def all_measures(largest: float) -> list[Callable[[Bench], None]]:
+def all_measures(largest: float, original: Original | None = None) -> list[Callable[[Bench], None]]:
     """What takes the figures, group by group."""
     from speed import model_rates, tool_rates
 
     return [
-        *(model_rates.measure_riffs, model_rates.measure_original, partial(model_rates.measure_family, most=largest)),
+        model_rates.measure_riffs,
+        partial(model_rates.measure_original, original=original),
+        partial(model_rates.measure_family, most=largest),
         *(model_rates.measure_language_models, tool_rates.measure_steering, tool_rates.measure_guitar, tool_rates.measure_files),
         *(tool_rates.measure_processes, tool_rates.measure_startup),
     ]
@@ -82,6 +87,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     only = "figures whose names hold one of these words, and no job; their record is benchmark_some.json"
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help=only)
     parser.add_argument("--compare", default="", metavar="OLD.json", help="an earlier record to set beside: how many times as good each is")
+    rival = "an interpreter that has TensorFlow and magenta (see README.md), to set the original MusicVAE beside ours by turns"
+    parser.add_argument("--original", default="", metavar="PYTHON", help=rival)
     parser.add_argument("--largest", type=float, default=20, help="largest model of the family to measure, in millions of parameters")
     parser.add_argument("--skip-job", action="store_true", help="figures only, not the main job")
     options = parser.parse_args(argv)
@@ -90,6 +97,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     RunConfig(threads=options.threads)  # within the limits of the other scripts
     if not options.largest > 0:
         raise UserError(f"--largest {options.largest:g}: give millions of parameters, more than 0")
+    if options.original and shutil.which(options.original) is None:
+        raise UserError(f"--original {options.original}: is nothing that can be run; give a Python interpreter")
     options.record = Path(options.output_dir).resolve() / ("benchmark_some.json" if options.only else "benchmark.json")
     if options.compare and Path(options.compare).resolve() == options.record:
         raise UserError(f"--compare {options.compare}: this call would overwrite it; give another --output-dir")
@@ -105,8 +114,10 @@ def main(argv: Sequence[str]) -> int:
     import training
     from speed.bench import Bench, Listing, compared, peak_megabytes
     from speed.machine import measure_machine
+    from speed.original import Original
 
-    measures, listing = all_measures(options.largest), Listing()
+    original = Original(options.original) if options.original else None
+    measures, listing = all_measures(options.largest, original), Listing()
     for measure in measures if options.list or options.only else ():
         measure(listing)
     if options.list:
@@ -126,8 +137,9 @@ def main(argv: Sequence[str]) -> int:
     record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "figures": bench.results}
     path = options.record.with_name("benchmark_stopped.json") if options.record.exists() else options.record
     try:
-        for measure in measures:
-            measure(bench)
+        with original or contextlib.nullcontext():
+            for measure in measures:
+                measure(bench)
         record["peak_mb"] = round(peak_megabytes())
         if not options.skip_job and not options.only:
             record["job"] = measure_job(options.record.parent / "job")

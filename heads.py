@@ -60,8 +60,8 @@ class StepEmbedding(nn.Module, ABC):
         """What `gates` needs, computed once. weight: [G, E]; bias: [G]"""
 
     @abstractmethod
-    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        """A step's share of the next step's gates: weight times its vector, plus bias. before: one step of each -> [B, G]"""
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
+        """A step's share of the next one's gates: weight times its vector, plus bias. gates: [B, G], overwritten; before: one of each"""
 
     @abstractmethod
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
@@ -154,6 +154,10 @@ class TokenEmbedding(StepEmbedding):
         """The parts of some steps, each int64 [...]."""
         return steps.unbind(dim=-1) if len(self.parts) > 1 else [steps]
 
+    def split_logits(self, logits: Tensor) -> Sequence[Tensor]:
+        """Those of each part. [..., V of the part]"""
+        return logits.split(self.sizes, dim=-1) if len(self.sizes) > 1 else [logits]
+
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(parts), dim=-1) if len(parts) > 1 else parts[0]
 
@@ -169,9 +173,11 @@ class TokenEmbedding(StepEmbedding):
         biases = [bias, *[torch.zeros_like(bias)] * (len(weights) - 1)]
         return [F.linear(table, w, b) for table, w, b in zip(self.tables(), weights, biases, strict=True)]
 
-    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        first, *others = (table.index_select(0, part) for table, part in zip(tables, self.split(before), strict=True))
-        return sum(others, first)
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
+        parts = self.split(before)
+        torch.index_select(tables[0], 0, parts[0], out=gates)
+        for table, part in zip(tables[1:], parts[1:], strict=True):
+            gates.add_(table.index_select(0, part))
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         outputs, biases = output.split(self.embed_size, dim=-1), bias.split(self.sizes)
@@ -184,7 +190,7 @@ class TokenEmbedding(StepEmbedding):
 
     def part_nats(self, logits: Tensor, steps: Tensor) -> list[Tensor]:
         """`nats` of each part: cross-entropy. [B, T] each"""
-        by_part = zip(logits.split(self.sizes, dim=-1), self.split(steps), strict=True)
+        by_part = zip(self.split_logits(logits), self.split(steps), strict=True)
         return [F.cross_entropy(some.transpose(1, 2), part, reduction="none") for some, part in by_part]
 
     def nats(self, logits: Tensor, steps: Tensor) -> Tensor:
@@ -192,13 +198,13 @@ class TokenEmbedding(StepEmbedding):
         return sum(others, first)
 
     def likeliest(self, logits: Tensor) -> Tensor:
-        return self.join([part.argmax(dim=-1) for part in logits.split(self.sizes, dim=-1)])
+        return self.join([part.argmax(dim=-1) for part in self.split_logits(logits)])
 
     def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
         return (predicted == steps).reshape(*steps.shape[:2], -1).all(dim=-1)
 
     def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        by_part = zip(logits.split(self.sizes, dim=-1), uniform.unbind(dim=1), strict=True)
+        by_part = zip(self.split_logits(logits), uniform.unbind(dim=1), strict=True)
         return self.join([inverse_cdf(part.softmax(dim=-1), u) for part, u in by_part])
 
 
@@ -212,7 +218,7 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         int64 [B], never a token of probability 0.
     """
-    cumulative = probabilities.double().cumsum(dim=-1)
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
     target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]  # rounding may leave the sum off 1
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
@@ -268,8 +274,8 @@ class GrooveEmbedding(StepEmbedding):
     def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
         return [weight, bias]
 
-    def gates(self, before: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        return F.linear(before, *tables)
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
+        gates.copy_(F.linear(before, *tables))
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         return output + bias

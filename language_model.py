@@ -200,8 +200,9 @@ class LanguageModelStepper:
         """
         x, layers = self.model.embed(tokens, state.count), []  # [B, E]
         for product, (hidden, cell) in zip(self._products, state.layers, strict=True):
-            after = cell[0].clone()
-            x = lstm_cell(product(torch.cat([x, hidden[0]], dim=1)), after)  # [B, H]
+            gates, after = product(torch.cat([x, hidden[0]], dim=1)).sigmoid_(), cell[0].clone()  # [B, 4H], [B, H]
+            x = torch.empty_like(after)
+            lstm_cell(gates.chunk(4, dim=1), after, torch.empty_like(after), x)
             layers.append((x[None], after[None]))
         logits = self.model.output(x)
         if self.model.copy is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
-from products import Product, prepared
+from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping, linear, state_size
 
 LN2 = math.log(2.0)
@@ -92,7 +92,9 @@ class Encoder(nn.Module):
         last = last[0] if self.is_lstm else last  # [2 * layers, B, H], the last layer's two directions last
         both = last[-2:].transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
         with in_full(both):
-            features = torch.cat([both.float(), self.summary(output.float()).flatten(1)], dim=1)  # [B, 2H + T * F]
+            features = both.float()
+            if self.summary.out_features:
+                features = torch.cat([features, self.summary(output.float()).flatten(1)], dim=1)  # [B, 2H + T * F]
             return self.mu(features), self.logvar(features)
 
 
@@ -263,13 +265,14 @@ class StepByStep:
         Returns:
             [B, V]
         """
-        weights = self.weights
-        gates = weights.embedding.gates(before, weights.tables).add_(self.from_z)
+        weights, gates = self.weights, self.states.gates[0]
+        weights.embedding.write_gates(gates, before, weights.tables)
+        gates.add_(self.from_z)
         if weights.from_place is not None:
             gates.add_(weights.from_place[t if place is None else place])
         if weights.w_plan is not None:
             gates.addmm_(self.plan[t], weights.w_plan)
-        return weights.output(weights.layers.step(gates, self.states))
+        return weights.output(weights.layers.step(self.states))
 
 
 class SegmentBySegment:
@@ -290,7 +293,8 @@ class SegmentBySegment:
         if self.core is None or place == 0:
             ended = self.core.states.joined() if self.core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
             told = decoder.told(self.z, ended, segment)
-            embedding = self.conductor.step(F.linear(told, self.conductor.input_weight, self.conductor.input_bias), self.states)
+            self.states.gates[0].copy_(F.linear(told, self.conductor.input_weight, self.conductor.input_bias))
+            embedding = self.conductor.step(self.states)
             if self.core is None:
                 self.core = decoder.core.begin(embedding, self.precision)
             else:
@@ -352,23 +356,30 @@ class MusicVAE(nn.Module):
         inputs = self.decoder.shown(steps, draws.keep) if draws.from_model is None else self._own_inputs(steps, z, draws)
         return self.decoder(z, inputs, draws.decoder_mask, draws.output_mask), mu, logvar
 
-    @torch.no_grad()
     def _own_inputs(self, steps: Tensor, z: Tensor, draws: Draws) -> Tensor:
         """Decoder inputs of scheduled sampling: some steps are the model's own draws, written without dropout, each with those before it in
         sight. What is drawn has no gradient, so decoding can run over the whole sequence once it is known."""
-        assert draws.from_model is not None and draws.uniform is not None
         kind = z.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        with in_full(z):
-            walk = self.decoder.begin(z, precision)
-            start = before = self.embedding.start(len(z))
-            written = []
-            for t in range(steps.shape[1]):
-                seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
-                drawn = self.embedding.draw(walk.step(t, seen), draws.uniform[:, t])
-                before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
-                written.append(before)
-        return self.decoder.shown(torch.stack(written, dim=1), draws.keep)
+
+        def write(part: slice) -> Tensor:
+            with torch.no_grad(), in_full(z):  # each thread has modes of its own
+                return self._written(steps[part], z[part], draws.map(lambda x: x[part]), precision)
+
+        return self.decoder.shown(in_parts(write, len(z), z.device), draws.keep)
+
+    def _written(self, steps: Tensor, z: Tensor, draws: Draws, precision: torch.dtype) -> Tensor:
+        """The steps, some of them drawn by the model. -> as steps"""
+        assert draws.from_model is not None and draws.uniform is not None
+        walk = self.decoder.begin(z, precision)
+        start = before = self.embedding.start(len(z))
+        written = []
+        for t in range(steps.shape[1]):
+            seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
+            drawn = self.embedding.draw(walk.step(t, seen), draws.uniform[:, t])
+            before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
+            written.append(before)
+        return torch.stack(written, dim=1)
 
     def reconstruction_nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         """Reconstruction loss of each example, summed over its steps. logits: [B, T, V] -> [B], nats (groove: see GrooveEmbedding)"""

@@ -7,8 +7,9 @@ S state (all that the layers carry from step to step, as one vector).
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +59,24 @@ def state_parts(state: Tensor, is_lstm: bool) -> tuple[Tensor, ...]:
 # ---------------------------------------------------------------- step by step
 
 
-@dataclass
 class LayerStates:
-    """Of each layer: its output [B, H], and an LSTM's cells [B, H]."""
+    """Where layers are on their way, and room to work in: everything in here is overwritten at each step.
 
-    outputs: list[Tensor]
-    cells: list[Tensor]
+    Attributes:
+        outputs: float32 [B, H] of each layer.
+        cells: the same, of an LSTM.
+        gates: float32 [B, G] of each layer. What the input adds to those of the first layer has to stand there before a step.
+    """
+
+    def __init__(self, state: Tensor, layers: int, is_lstm: bool, precision: torch.dtype) -> None:
+        parts = [[one.contiguous() for one in part.chunk(layers, dim=1)] for part in state_parts(state.clone(), is_lstm)]
+        self.outputs, self.cells = parts[0], parts[1] if is_lstm else []
+        rows, size = self.outputs[0].shape
+        self.gates = [state.new_empty(rows, (4 if is_lstm else 3) * size) for _ in range(layers)]
+        self.four = [gates.chunk(4, dim=1) for gates in self.gates] if is_lstm else []  # views
+        self.room = torch.empty_like(self.outputs[0])
+        self.first = self.outputs[0].to(precision)  # of the first layer; in float32 the same tensor
+        self.both = [torch.cat(pair, dim=1).to(precision) for pair in itertools.pairwise(self.outputs)]  # of a layer, and of the one above
 
     def joined(self) -> Tensor:
         """As one state [B, S]."""
@@ -78,7 +91,7 @@ class Stepping:
     """
 
     def __init__(self, layers: Recurrent, precision: torch.dtype = torch.float32) -> None:
-        self.is_lstm, self.layers = layers.is_lstm, layers.layers
+        self.is_lstm, self.layers, self.precision = layers.is_lstm, layers.layers, precision
         for_cell = functools.partial(weights_for_cell, hidden_size=layers.rnn.hidden_size)
         (weight_ih, weight_hh, bias_ih, bias_hh), *above = (layers.weights(layer) for layer in range(layers.layers))
         product = functools.partial(Product, precision=precision)
@@ -93,32 +106,43 @@ class Stepping:
 
     def begin(self, state: Tensor) -> LayerStates:
         """state: [B, S]"""
-        outputs, *cells = (part.chunk(self.layers, dim=1) for part in state_parts(state, self.is_lstm))
-        return LayerStates(list(outputs), [cell.clone() for cell in cells[0]] if cells else [])
+        return LayerStates(state, self.layers, self.is_lstm, self.precision)
 
-    def step(self, gates: Tensor, states: LayerStates) -> Tensor:
+    def step(self, states: LayerStates) -> Tensor:
         """One step.
 
         Args:
-            gates: float32 [B, G], what the input adds to the first layer's: `input_weight` times it, and `input_bias`. It is overwritten.
-            states: of the step before; they become those of this one.
+            states: of the step before, with what the input adds to the first layer's gates: `input_weight` times it, and `input_bias`;
+                they become those of this step.
 
         Returns:
-            output [B, H]
+            output [B, H], which the next step overwrites
         """
-        outputs = states.outputs
         for layer in range(self.layers):
             if self.is_lstm:
-                if layer:
-                    gates = self.from_both[layer - 1](torch.cat(outputs[layer - 1 : layer + 1], dim=1)).float()
-                else:
-                    gates.add_(self.from_state[0](outputs[0]))
-                outputs[layer] = lstm_cell(gates, states.cells[layer])
+                self._lstm_step(layer, states)
             else:
-                if layer:
-                    gates = self.from_below[layer - 1](outputs[layer - 1]).float()
-                outputs[layer] = gru_cell(gates, self.from_state[layer](outputs[layer]).float(), outputs[layer])
-        return outputs[-1]
+                below = states.gates[0] if layer == 0 else self.from_below[layer - 1](states.outputs[layer - 1]).float()
+                before = states.outputs[layer]
+                states.outputs[layer] = gru_cell(below, self.from_state[layer](before).float(), before)
+        return states.outputs[-1]
+
+    def _lstm_step(self, layer: int, states: LayerStates) -> None:
+        gates, four, output = states.gates[layer], states.four[layer], states.outputs[layer]
+        if layer == 0:
+            self.from_state[0].add_to(gates, states.first)
+        else:
+            written = self.from_both[layer - 1].write_to(gates, states.both[layer - 1])
+            gates, four = (gates, four) if written is gates else (written, written.chunk(4, dim=1))
+        gates.sigmoid_()
+        lstm_cell(four, states.cells[layer], states.room, output)
+        if layer == 0 and states.first is not output:
+            states.first.copy_(output)
+        size = output.shape[1]
+        if layer:
+            states.both[layer - 1][:, size:].copy_(output)
+        if layer < len(states.both):
+            states.both[layer][:, :size].copy_(output)
 
 
 def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
@@ -131,11 +155,19 @@ def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
     return weight
 
 
-def lstm_cell(gates: Tensor, cells: Tensor) -> Tensor:
-    """gates: [B, 4H], see weights_for_cell, overwritten; cells: [B, H], overwritten with the new ones -> output [B, H]"""
-    enter, forget, new, leave = gates.sigmoid_().chunk(4, dim=1)
-    cells.mul_(forget).add_(enter).addcmul_(enter, new, value=-2)
-    return torch.addcmul(leave, leave, torch.mul(cells, -2).sigmoid_(), value=-2)
+def lstm_cell(gates: Sequence[Tensor], cells: Tensor, room: Tensor, output: Tensor) -> None:
+    """
+    Args:
+        gates: four of [B, H], see weights_for_cell, bent by a sigmoid.
+        cells: [B, H], overwritten with the new ones.
+        room: [B, H], to work in.
+        output: [B, H], overwritten.
+    """
+    enter, forget, new, leave = gates
+    torch.addcmul(enter, enter, new, value=-2, out=room)
+    torch.addcmul(room, forget, cells, out=cells)
+    torch.mul(cells, -2, out=room).sigmoid_()
+    torch.addcmul(leave, leave, room, value=-2, out=output)
 
 
 def gru_cell(gates: Tensor, from_state: Tensor, before: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -22,14 +21,13 @@ from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
 from models import MusicVAE
+from products import in_parts, in_threads
 from steering.rules import RiffRules
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
-FITTING = 256  # windows decoded together: the gates of more do not fit into a processor's caches
 MAX_ATTEMPTS = 20  # riffs drawn for one seed before giving up on it
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 Close = TypeVar("Close", bound=LookUp)
 
 
@@ -85,7 +83,9 @@ def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleCo
         kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
         logits = logits.masked_fill(~kept, -torch.inf)
     temperature = max(sample.temperature, torch.finfo(logits.dtype).tiny)  # below it, float32 would divide by 0
-    probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
+    if temperature != 1:
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    probabilities = logits.softmax(dim=-1)
     if sample.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         mass_before = ordered.cumsum(dim=-1) - ordered
@@ -159,58 +159,60 @@ def decode_steps(
     Returns:
         [B, T] and more, steps; see heads.py.
     """
-    if len(z) > FITTING and z.device.type == "cpu":
-        parts = [slice(first, first + FITTING) for first in range(0, len(z), FITTING)]
-        struck = [None if hits is None else hits[part] for part in parts]
-        return torch.cat(
-            [decode_steps(vae, z[part], uniform[part], sample, some, pitches) for part, some in zip(parts, struck, strict=True)]
-        )
+
+    def decode_part(part: slice) -> Tensor:
+        return _decode_rows(vae, z[part], uniform[part], sample, None if hits is None else hits[part], pitches)
+
+    return in_parts(decode_part, len(z), z.device)
+
+
+@torch.inference_mode()
+def _decode_rows(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, hits: Tensor | None, pitches: range) -> Tensor:
+    """As decode_steps, all rows at once."""
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
-    allowed = following_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
-    for t in range(vae.tokenizer.steps):
+    banned = banned_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
+    for t, drawn in enumerate(uniform.unbind(dim=1)):
         logits = walk.step(t, before)
         if isinstance(vae.embedding, TokenEmbedding):
-            before = _draw_tokens(vae.embedding, allowed, logits, before, uniform[:, t], sample)
+            before = _draw_tokens(vae.embedding, banned, logits, before, drawn, sample)
         else:
             assert isinstance(vae.embedding, GrooveEmbedding)
             before = (
-                vae.embedding.draw(logits, uniform[:, t], sample.temperature)
+                vae.embedding.draw(logits, drawn, sample.temperature)
                 if hits is None
-                else vae.embedding.played(logits, hits[:, t], uniform[:, t] if sample.temperature else None, sample.temperature)
+                else vae.embedding.played(logits, hits[:, t], drawn if sample.temperature else None, sample.temperature)
             )
         made.append(before)
     return torch.stack(made, dim=1)
 
 
 def _draw_tokens(
-    embedding: TokenEmbedding, allowed: Sequence[Tensor | None], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
+    embedding: TokenEmbedding, banned: Sequence[Tensor | None], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
 ) -> Tensor:
-    """Draw the tokens of one step, part by part. allowed: see following_tokens -> as `before`"""
+    """Draw the tokens of one step, part by part. banned: see banned_tokens -> as `before`"""
     drawn = []
-    for part, last, u, table in zip(
-        logits.split(embedding.sizes, dim=1), embedding.split(before), uniform.unbind(dim=1), allowed, strict=True
-    ):
-        may_follow = None if table is None else table.index_select(0, last)
-        drawn.append(inverse_cdf(token_probabilities(part, may_follow, sample), u))
+    for part, last, u, table in zip(embedding.split_logits(logits), embedding.split(before), uniform.unbind(dim=1), banned, strict=True):
+        part = part if table is None else part + table.index_select(0, last)
+        drawn.append(inverse_cdf(token_probabilities(part, None, sample), u))
     return embedding.join(drawn)
 
 
-def following_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:
-    """For each part, which tokens may follow each, bool [V + 1, V]: no line holds a note that is not there, or leaves its range. None of
-    drums, which may all follow."""
+def banned_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:
+    """For each part, what to add to logits: [V + 1, V], minus infinity for tokens that may not follow another, else 0. No line holds a note
+    that is not there, or leaves its range. None for drums, which may all follow."""
     tables: list[Tensor | None] = []
     for i, size in enumerate(embedding.sizes):
         if size != tokenizer.line_size:
             tables.append(None)
             continue
-        allowed = torch.ones(size + 1, size, dtype=torch.bool, device=embedding.in_bar.weight.device)
+        banned = torch.zeros(size + 1, size, device=embedding.in_bar.weight.device)
         if tokenizer.hold_token:
-            allowed[[REST, size], HOLD] = False
-        allowed[:, pitches.stop : MAX_PITCH + 1] = False
+            banned[[REST, size], HOLD] = -torch.inf
+        banned[:, pitches.stop : MAX_PITCH + 1] = -torch.inf
         if TRIO_PARTS[i] != "bass":
-            allowed[:, REST + 1 : pitches.start] = False
-        tables.append(allowed)
+            banned[:, REST + 1 : pitches.start] = -torch.inf
+        tables.append(banned)
     return tables
 
 
@@ -281,25 +283,6 @@ def sample_latents(
 
 
 # ---------------------------------------------------------------- whole riffs
-
-
-def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
-    """The result for each of some chunks, worked out side by side on as many CPU threads as PyTorch may use, one for each chunk: the
-    products of 64 rows are too small to be shared (two threads: 1.5 times as quick as sharing them).
-
-    A single chunk has one thread too: MKL rounds otherwise with two, and what a seed gives would hang on how many others there are.
-    """
-    if device.type != "cpu":
-        return [work(item) for item in items]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # new threads begin with it
-    try:
-        if min(threads, len(items)) < 2:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def by_chunks(work: Callable[[list[Item]], Sequence[Tensor]], rows: Sequence[Item], device: torch.device) -> list[np.ndarray]:

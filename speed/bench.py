@@ -53,6 +53,21 @@ class Bench:
             work()
             self._note(name, "ms", [1000 * seconds(work) / count for _ in range(self.repeats)])
 
+    def times(self, name: str, count: int, ours: Callable[[], Callable[[], object]], theirs: Callable[[], float]) -> None:
+        """Measure how many times as quick as a rival we are, by turns: a ratio from each turn.
+
+        Args:
+            count: of something that our function does in a call.
+            ours: makes our function.
+            theirs: measures how many of the same the rival does in a second.
+        """
+        if not self.wants(name):
+            return
+        work = ours()
+        work()
+        theirs()
+        self._note(name, "times", [sustained(work, count) / theirs() for _ in range(self.repeats)])
+
     def _note(self, name: str, unit: str, values: Sequence[float], best: float | None = None) -> None:
         found: dict[str, Any] = {key: float(f"{value:.5g}") for key, value in spread(values).items()}
         text = f"{name:62s} {found['median']:10.4g} {unit} ({found['min']:.4g} to {found['max']:.4g})"
@@ -67,6 +82,15 @@ def seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
+
+
+def sustained(work: Callable[[], object], count: int, least: float = 1.5) -> float:
+    """How many of something a function does in a second, over calls of so many seconds at least. count: in a call"""
+    calls, begin = 0, time.perf_counter()
+    while not calls or time.perf_counter() - begin < least:
+        work()
+        calls += 1
+    return calls * count / (time.perf_counter() - begin)
 
 
 def run_measured(command: Sequence[str], **environment: str) -> tuple[float, float]:
@@ -121,7 +145,7 @@ def compared(new: dict[str, dict[str, Any]], old: dict[str, dict[str, Any]]) -> 
         if before is None or before.get("unit") != now["unit"] or not now["median"] or not before["median"]:
             continue
         ratio = now["median"] / before["median"]
-        better = ratio if now["unit"].endswith("/s") else 1 / ratio
+        better = ratio if now["unit"].endswith(("/s", "times")) else 1 / ratio
         touch = now["min"] <= before["max"] and before["min"] <= now["max"]
         values = f"{before['median']:10.4g} -> {now['median']:10.4g} {now['unit']}"
         lines.append(f"{better:6.2f} x  {name:62s} {values}" + "  (within the spread)" * touch)

@@ -92,10 +92,16 @@ def multiply_adds(work: Callable[[], object]) -> int:
     formulas = {
         ops.mkldnn_rnn_layer: _lstm,
         ops.mkldnn_rnn_layer_backward: lambda *args, **more: 2 * _lstm(*args, **more),
+        ops.addmm_: lambda sums, a, b, **_: 2 * prod(a) * b[-1],
         torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape, **__: 2 * prod(x) * out_shape[-1],
     }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        work()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do would not be seen
+    try:
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+            work()
+    finally:
+        torch.set_num_threads(threads)
     return counter.get_total_flops() // 2
 
 

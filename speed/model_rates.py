@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,12 +22,12 @@ from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import decode_steps, denoising_times, sample_latents, sample_riffs
 from speed.bench import Bench
 from speed.machine import Work, multiply_adds
+from speed.original import Original
 
 BATCHES = (1, 64, 1024)  # that are sampled
 TRAINED = (64, 512)
+PRECISIONS = ("float32", "bfloat16")
 LATE = 0.9  # share of steps that are the model's own late in training, with scheduled sampling
-# The original TensorFlow implementation of melody_2bar, with both cores of a machine such as ours to itself: melodies a second by batch.
-ORIGINAL = {"training": {64: 264, 512: 417}, "sampling": {1: 300, 64: 2034, 1024: 3820}}
 
 
 def random_steps(tokenizer: TokenizerConfig, count: int) -> torch.Tensor:
@@ -49,29 +50,36 @@ def train_step(vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Ten
     training.clip_and_step(vae, optimizer, loss, train.lr, train.grad_clip)
 
 
+def train_work(vae: MusicVAE, options: TrainVAE, batch: int, precision: torch.dtype) -> Callable[[], None]:
+    """A function that takes an optimizer step on random music."""
+    return partial(train_step, vae, training.make_optimizer(vae), random_steps(options.tokenizer, batch), options.train, precision)
+
+
+def decode_work(vae: MusicVAE, batch: int, kind: str) -> Callable[[], torch.Tensor]:
+    """A function that decodes latents drawn from N(0, I). kind: precision"""
+    uniform, z = torch.rand(batch, vae.tokenizer.steps, vae.embedding.draws), torch.randn(batch, vae.config.z_size)
+    return partial(decode_steps, vae.eval(), z, uniform, SampleConfig(temperature=1.0, precision=kind))  # type: ignore[arg-type]
+
+
 def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequence[int], noun: str) -> None:
     """Training with a preset's options, and decoding from N(0, I) in both precisions."""
     options = preset_options(TrainVAE, preset)
     precision = training.choose_precision(options.train.precision, torch.device("cpu"))
     trainings = {batch: f"{preset}, training, batch {batch}, {_name(precision)}" for batch in batches}
-    decodings = {(batch, kind): f"{preset}, decoding, batch {batch}, {kind}" for batch in sampled for kind in ("float32", "bfloat16")}
+    decodings = {(batch, kind): f"{preset}, decoding, batch {batch}, {kind}" for batch in sampled for kind in PRECISIONS}
     if not any(map(bench.wants, (*trainings.values(), *decodings.values()))):
         return  # before anything is built
     vae, tokenizer = MusicVAE(options.model, options.tokenizer), options.tokenizer
-    optimizer = training.make_optimizer(vae)
     for batch, name in trainings.items():
-        work = partial(train_step, vae, optimizer, random_steps(tokenizer, batch), options.train, precision)
+        work = train_work(vae, options, batch, precision)
         bench.rate(name, noun, batch, work, lambda work=work: Work(multiply_adds(work), precision))
-    vae.eval()
-    for batch in sampled:
-        uniform, z = torch.rand(batch, tokenizer.steps, vae.embedding.draws), torch.randn(batch, vae.config.z_size)
-        for kind in ("float32", "bfloat16"):
-            work = partial(decode_steps, vae, z, uniform, SampleConfig(temperature=1.0, precision=kind))  # type: ignore[arg-type]
+    for (batch, kind), name in decodings.items():
+        work = decode_work(vae, batch, kind)
 
-            def needs(work: Callable[[], object] = work, kind: str = kind, batch: int = batch) -> Work:
-                return Work(multiply_adds(work), getattr(torch, kind), batch, tokenizer.steps)
+        def needs(work: Callable[[], object] = work, kind: str = kind, batch: int = batch) -> Work:
+            return Work(multiply_adds(work), getattr(torch, kind), batch, tokenizer.steps)
 
-            bench.rate(decodings[batch, kind], noun, batch, work, needs)
+        bench.rate(name, noun, batch, work, needs)
 
 
 def _name(precision: torch.dtype) -> str:
@@ -109,14 +117,20 @@ def measure_riffs(bench: Bench) -> None:
         bench.rate(f"whole riffs, {count}", "riffs", count, partial(sample_riffs, vae, diffusion, range(count), SampleConfig()))
 
 
-def measure_original(bench: Bench) -> None:
-    """The 2-bar melody model of the original, in its size, and how many times as quick it is."""
-    measure_vae(bench, "melody_2bar", TRAINED, BATCHES, "melodies")
-    for name, found in bench.results.items():
-        if name.startswith("melody_2bar,"):
-            kind, batch = ("training" if "training" in name else "sampling"), int(name.split("batch ")[1].split(",")[0])
-            found["times_original"] = round(found["median"] / ORIGINAL[kind][batch], 2)
-            print(f"{name:62s} {found['times_original']:.2f} times the original")
+def measure_original(bench: Bench, original: Original | None) -> None:
+    """The 2-bar melody model of the original, in its size, and how many times as quick it is as the original itself, by turns."""
+    preset = "melody_2bar"
+    measure_vae(bench, preset, TRAINED, BATCHES, "melodies")
+    if original is None:
+        return
+    options = preset_options(TrainVAE, preset)
+    vae, precision = MusicVAE(options.model, options.tokenizer), training.choose_precision(options.train.precision, torch.device("cpu"))
+    for batch in TRAINED:
+        ours, theirs = partial(train_work, vae, options, batch, precision), partial(original.rate, "training", batch)
+        bench.times(f"times the original, training, batch {batch}, {_name(precision)}", batch, ours, theirs)
+    for batch, kind in itertools.product(BATCHES, PRECISIONS):
+        ours, theirs = partial(decode_work, vae, batch, kind), partial(original.rate, "sampling", batch)
+        bench.times(f"times the original, sampling, batch {batch}, {kind}", batch, ours, theirs)
 
 
 def measure_family(bench: Bench, most: float) -> None:

@@ -16,7 +16,8 @@ from config import HOLD, REST, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from midi_utils import tokens_to_notes
 from models import MusicVAE
-from sampling import decode, in_threads
+from products import in_threads
+from sampling import decode
 from steering.drawing import Wish, draw
 from steering.keys import estimate_key
 from steering.rules import FREE, HOLDS, Demands, RiffRules, kept_rhythm, riff_rules

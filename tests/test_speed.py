@@ -14,7 +14,7 @@ from torch import nn
 
 import benchmark
 import training
-from products import Product, prepared
+from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, compared
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
@@ -22,6 +22,7 @@ from speed.machine import CACHED, Machine, Work, multiply_adds, spread
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Machine({torch.float32: 100.0, torch.bfloat16: 200.0}, cached=1000.0, uncached=10.0)
 B, T, INPUTS, HIDDEN = 3, 5, 7, 11
+CPU = torch.device("cpu")
 
 
 # ---------------------------------------------------------------- products
@@ -90,7 +91,15 @@ def test_products_are_counted_whoever_computes_them() -> None:
     layers = Recurrent("lstm", INPUTS, HIDDEN, 1).requires_grad_(False)
     stepping = Stepping(layers)
     states = stepping.begin(torch.randn(B, layers.state_size))
-    assert multiply_adds(lambda: stepping.step(torch.zeros(B, 4 * HIDDEN), states)) == B * 4 * HIDDEN * HIDDEN
+    assert multiply_adds(lambda: stepping.step(states)) == B * 4 * HIDDEN * HIDDEN
+    layers = Recurrent("lstm", INPUTS, HIDDEN, 2).requires_grad_(False)
+    stepping = Stepping(layers)
+    for rows in (B, Product.FEW + 1):
+        states = stepping.begin(torch.randn(rows, layers.state_size))
+        assert multiply_adds(lambda: stepping.step(states)) == rows * 4 * HIDDEN * 3 * HIDDEN  # noqa: B023
+    with torch.no_grad():  # in several threads, if there are several
+        parts = multiply_adds(lambda: in_parts(lambda some: nn.Linear(INPUTS, HIDDEN)(torch.randn(600, INPUTS)[some]), 600, CPU))
+    assert parts == 600 * INPUTS * HIDDEN
 
 
 def test_the_floor_is_products_or_weights_whichever_takes_longer() -> None:
@@ -181,7 +190,7 @@ def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     monkeypatch.setattr("speed.machine.measure_machine", lambda: MACHINE)
-    monkeypatch.setattr(benchmark, "all_measures", lambda _: [lambda bench: bench.take("figure", "ms", lambda: 1.0), interrupt])
+    monkeypatch.setattr(benchmark, "all_measures", lambda *_: [lambda bench: bench.take("figure", "ms", lambda: 1.0), interrupt])
     with pytest.raises(KeyboardInterrupt):
         benchmark.main(["--output-dir", str(tmp_path), "--threads", "1", "--repeats", "2"])
     assert json.loads((tmp_path / "benchmark.json").read_text())["figures"]["figure"]["median"] == 1.0
