@@ -1,6 +1,6 @@
 """Measure speed and memory on this machine, and how much of what it could do at best is reached.
 
-    python benchmark.py [--repeats 5] [--output-dir runs/benchmark] [--list] [--only WORD ...] [--compare OLD.json] [--skip-job]
+    python benchmark.py [--repeats 5] [--list] [--only WORD ...] [--compare OLD.json] [--original PYTHON] [--skip-job] ...
 
 Prints medians with their spread and writes them as benchmark.json. Beside products stands their floor: multiply-adds over the measured rate
 of matrix products, or the bytes of the weights over the measured bandwidth. Absolute times belong to one machine; compare ratios.
@@ -125,6 +125,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if options.only and not any(word in name for word in options.only for name in listing.names):
         raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
+    if original is not None:
+        original.start()
     make_room(options.record.parent)
 
     threads = training.choose_threads(options.threads)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
-from recurrent import Recurrent, Stepping, linear, state_size
+from recurrent import Recurrent, Stepping, layer_precision, linear, side_by_side, state_size
 
 LN2 = math.log(2.0)
 
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     def forward(self, steps: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """steps: [B, T], [B, T, 3] or [B, T, 27]; mask: see Draws.encoder_mask -> mu, logvar: [B, Z]"""
-        output, last = self.rnn(masked(self.embedding(steps), mask))  # [B, T, 2H]
+        output, last = self.rnn(side_by_side(masked(self.embedding(steps), mask)))  # [B, T, 2H]
         last = last[0] if self.is_lstm else last  # [2 * layers, B, H], the last layer's two directions last
         both = last[-2:].transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
         with in_full(both):
@@ -136,10 +136,10 @@ class Decoder(nn.Module):
         inputs = torch.cat([start, steps[:, :-1]], dim=1)
         return inputs if keep is None else where_steps(keep, inputs, start)
 
-    def latent_inputs(self, z: Tensor) -> Tensor:
-        """z, and its plan for each step. z: [B, Z] -> [B, T, Z + C]"""
+    def latent_inputs(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z, at each step, and its plan. z: [B, Z] -> [B, T, Z], [B, T, C]"""
         plan = self.plan(z).unflatten(1, (self.steps, -1))  # [B, T, C]
-        return torch.cat([z.unsqueeze(1).expand(-1, plan.shape[1], -1), plan], dim=-1)
+        return z.to(layer_precision(z)).unsqueeze(1).expand(-1, plan.shape[1], -1), plan
 
     def forward(self, z: Tensor, inputs: Tensor, input_mask: Tensor | None = None, output_mask: Tensor | None = None) -> Tensor:
         """z: [B, Z]; inputs: see `shown`; masks: see Draws -> logits: [B, T, V]"""
@@ -148,7 +148,7 @@ class Decoder(nn.Module):
 
     def run(self, z: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """z: [B, Z]; inputs: [B, T, E + P] -> outputs [B, T, H], last state [B, S]"""
-        return self.layers(torch.cat([inputs, self.latent_inputs(z)], dim=-1), torch.tanh(self.first_state(z)))
+        return self.layers(side_by_side(inputs, *self.latent_inputs(z)), torch.tanh(self.first_state(z)))
 
     def logits(self, output: Tensor) -> Tensor:
         """outputs [..., H] -> [..., V]"""
@@ -359,8 +359,7 @@ class MusicVAE(nn.Module):
     def _own_inputs(self, steps: Tensor, z: Tensor, draws: Draws) -> Tensor:
         """Decoder inputs of scheduled sampling: some steps are the model's own draws, written without dropout, each with those before it in
         sight. What is drawn has no gradient, so decoding can run over the whole sequence once it is known."""
-        kind = z.device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        z, precision = z.detach(), layer_precision(z)
 
         def write(part: slice) -> Tensor:
             with torch.no_grad(), in_full(z):  # each thread has modes of its own

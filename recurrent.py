@@ -29,6 +29,18 @@ def state_size(cell: str, hidden_size: int, layers: int) -> int:
     return hidden_size * layers * (2 if cell == "lstm" else 1)
 
 
+def layer_precision(x: Tensor) -> torch.dtype:
+    """What recurrent layers compute in where x is: that of autocast, where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Parts of each step's input as one. They are laid out step by step and in the layers' precision, which otherwise would take two more
+    copies of the whole, forth and back. parts: [B, T, some] each -> [B, T, I]"""
+    return torch.cat([part.transpose(0, 1).to(layer_precision(part)) for part in parts], dim=-1).transpose(0, 1)
+
+
 class Recurrent(nn.Module):
     """Recurrent layers that start from a state: one vector of all layers, [B, S], an LSTM's outputs before its cells."""
 
@@ -94,15 +106,19 @@ class Stepping:
         self.is_lstm, self.layers, self.precision = layers.is_lstm, layers.layers, precision
         for_cell = functools.partial(weights_for_cell, hidden_size=layers.rnn.hidden_size)
         (weight_ih, weight_hh, bias_ih, bias_hh), *above = (layers.weights(layer) for layer in range(layers.layers))
-        product = functools.partial(Product, precision=precision)
+
+        def product(weights: Sequence[Tensor], bias: Tensor | None) -> Product:
+            together = torch.cat([weight.to(precision) for weight in weights], dim=1)  # smaller first, then moved about
+            return Product(for_cell(together), None if bias is None else for_cell(bias), precision)
+
         if layers.is_lstm:  # what comes from below and from the state is added up: one product for both
             self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih + bias_hh)
-            self.from_state = [product(for_cell(weight_hh), None)]
-            self.from_both = [product(for_cell(torch.cat([ih, hh], dim=1)), for_cell(b + more)) for ih, hh, b, more in above]
+            self.from_state = [product([weight_hh], None)]
+            self.from_both = [product([ih, hh], b + more) for ih, hh, b, more in above]
         else:
             self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih)
-            self.from_state = [product(for_cell(hh), for_cell(more)) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
-            self.from_below = [product(for_cell(ih), for_cell(b)) for ih, _, b, _ in above]
+            self.from_state = [product([hh], more) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
+            self.from_below = [product([ih], b) for ih, _, b, _ in above]
 
     def begin(self, state: Tensor) -> LayerStates:
         """state: [B, S]"""

@@ -206,13 +206,13 @@ def banned_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches
         if size != tokenizer.line_size:
             tables.append(None)
             continue
-        banned = torch.zeros(size + 1, size, device=embedding.in_bar.weight.device)
+        banned = torch.zeros(size + 1, size)
         if tokenizer.hold_token:
-            banned[[REST, size], HOLD] = -torch.inf
+            banned[REST, HOLD] = banned[size, HOLD] = -torch.inf
         banned[:, pitches.stop : MAX_PITCH + 1] = -torch.inf
         if TRIO_PARTS[i] != "bass":
             banned[:, REST + 1 : pitches.start] = -torch.inf
-        tables.append(banned)
+        tables.append(banned.to(embedding.in_bar.weight.device))
     return tables
 
 

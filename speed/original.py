@@ -9,6 +9,7 @@ from types import TracebackType
 from config import UserError
 
 SERVER = Path(__file__).with_name("original_server.py")
+READY = "ready"  # what it says first
 
 
 class Original:
@@ -20,24 +21,41 @@ class Original:
 
     def __init__(self, interpreter: str) -> None:
         self.interpreter = interpreter
-        self._process: subprocess.Popen[str] | None = None  # started when it is first asked
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it has found what it needs.
+
+        Raises:
+            UserError: the interpreter cannot be started, or lacks something.
+        """
+        command = [self.interpreter, "-W", "ignore", str(SERVER)]
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise UserError(f"--original {self.interpreter}: cannot be started ({error.strerror}); give a Python interpreter") from None
+        if self._line().strip() != READY:
+            _, said = self._process.communicate()
+            last = said.strip().splitlines()[-1:] or ["it said nothing"]
+            raise UserError(f"--original {self.interpreter}: needs TensorFlow and magenta, see README.md ({last[0]})")
 
     def rate(self, kind: str, batch: int) -> float:
         """Melodies a second. kind: training or sampling
 
         Raises:
-            UserError: the interpreter cannot be started, or ends instead of answering.
+            UserError: it ends instead of answering.
         """
+        assert self._process is not None and self._process.stdin is not None
         try:
-            if self._process is None:
-                command = [self.interpreter, "-W", "ignore", str(SERVER)]
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            assert self._process.stdin and self._process.stdout
             self._process.stdin.write(f"{kind} {batch}\n")
             self._process.stdin.flush()
-            return float(self._process.stdout.readline())
+            return float(self._line())
         except (OSError, ValueError):
-            raise UserError(f"--original {self.interpreter}: gave no figure; it needs TensorFlow and magenta, see README.md") from None
+            raise UserError(f"--original {self.interpreter}: ended while {kind} was measured at batch {batch}") from None
+
+    def _line(self) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        return self._process.stdout.readline()
 
     def __enter__(self) -> Original:
         return self

@@ -2,7 +2,7 @@
 
 Runs by itself in an interpreter that has TensorFlow and magenta (see README.md), and imports nothing of this project. For each line
 `training 64` or `sampling 1024` (what, and batch size) on its standard input it takes a measurement, and answers with a line: melodies a
-second.
+second. When it has found what it needs it says `ready`.
 """
 
 import functools
@@ -11,11 +11,6 @@ import os
 import sys
 import time
 import types
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import numpy as np
-import tensorflow.compat.v1 as tf
 
 STEPS, CLASSES, Z_SIZE = 32, 90, 256
 LATE = 9000  # global step of training: most steps are the model's own, as scheduled sampling has it late in training
@@ -53,6 +48,8 @@ def build(batch, is_training):
 
 def training(batch):
     """A function that takes one optimizer step, as the original's training script does: Adam, gradients clipped by their norm."""
+    import tensorflow.compat.v1 as tf
+
     model, options = build(batch, True)
     melodies = tf.one_hot(tf.random_uniform([batch, STEPS], maxval=CLASSES, dtype=tf.int32), CLASSES)
     optimizer = model.train(melodies, melodies, tf.fill([batch], STEPS))
@@ -67,6 +64,9 @@ def training(batch):
 
 def sampling(batch):
     """A function that decodes a batch of latents at temperature 1."""
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+
     model, _ = build(batch, False)
     latents, temperature = tf.placeholder(tf.float32, [batch, Z_SIZE]), tf.placeholder(tf.float32, ())
     samples, _ = model.sample(batch, max_length=STEPS, z=latents, temperature=temperature)
@@ -77,8 +77,13 @@ def sampling(batch):
 
 
 def main():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow.compat.v1 as tf
+
     tf.disable_eager_execution()
     tf.logging.set_verbosity(tf.logging.ERROR)
+    import_original()
+    print("ready", flush=True)
     works = {}
     for line in sys.stdin:
         kind, batch = line.split()[0], int(line.split()[1])

@@ -73,13 +73,13 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     "steering.rules": {"config", "midi_utils"},
     "steering.keys": {"config", "midi_utils"},
     "steering.attributes": {"config", "dataset", "measures.metrics"},
-    "sampling": {"config", "diffusion", "heads", "latents", "models", "measures.novelty", "steering.rules"},
+    "sampling": {"config", "diffusion", "heads", "latents", "models", "measures.novelty", "products", "steering.rules"},
     "lm_sampling": {"config", "events", "heads", "language_model", "pieces", "sampling", "steering.rules"},
     "steering.directions": {"config", "latents", "models", "sampling", "steering.attributes"},
     "steering.drawing": {"config", "diffusion", "models", "sampling", "steering.attributes", "steering.keys", "steering.rules"},
     "steering.ways": {"config", "diffusion", "sampling", "steering.drawing"},
     "steering.from_riff": {
-        *("config", "diffusion", "midi_utils", "models", "sampling"),
+        *("config", "diffusion", "midi_utils", "models", "products", "sampling"),
         *("steering.drawing", "steering.keys", "steering.rules", "steering.ways"),
     },
     "steering.arranging": {
@@ -157,9 +157,11 @@ LIBRARIES: dict[str, set[str]] = {  # what each may import of ours; every other 
     },
     "speed.machine": {"products"},
     "speed.bench": {"config", "speed.machine"},
+    "speed.original": {"config"},
+    "speed.original_server": set(),
     "speed.model_rates": {
         *("config", "diffusion", "family.presets", "language_model", "lm_sampling", "models", "pieces", "presets", "sampling"),
-        *("speed.bench", "speed.machine", "training"),
+        *("speed.bench", "speed.machine", "speed.original", "training"),
     },
     "speed.tool_rates": {
         *("checkpoints", "config", "dataset", "diffusion", "files", "guitar.fretboard", "guitar.sound", "midi_utils", "output.outputs"),

@@ -14,10 +14,12 @@ from torch import nn
 
 import benchmark
 import training
+from config import UserError
 from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping
-from speed.bench import Bench, compared
+from speed.bench import Bench, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
+from speed.original import Original
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Machine({torch.float32: 100.0, torch.bfloat16: 200.0}, cached=1000.0, uncached=10.0)
@@ -128,6 +130,38 @@ def test_rates_stand_beside_what_the_machine_could_do(capsys: pytest.CaptureFixt
     assert "of the machine's 1" in capsys.readouterr().out
 
 
+def test_a_rival_is_measured_by_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in that answers as the original does, and one that ends in the middle."""
+    server = tmp_path / "server.py"
+    monkeypatch.setattr("speed.original.SERVER", server)
+    server.write_text("import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(int(line.split()[1]) / 4, flush=True)\n")
+    turns: list[str] = []
+    monkeypatch.setattr("speed.bench.sustained", lambda work, count: turns.append("ours") or work() or 2.0 * count)
+    with Original(sys.executable) as original:
+        original.start()
+        bench = Bench(MACHINE, 3)
+
+        def theirs() -> float:
+            turns.append("theirs")
+            return original.rate("training", 64)
+
+        bench.times("times", 64, lambda: lambda: None, theirs)
+    assert bench.results["times"] == {**spread([8.0, 8.0, 8.0]), "unit": "times"}
+    assert turns == ["theirs", *["ours", "theirs"] * 3]
+    server.write_text("print('ready')\n")
+    with Original(sys.executable) as original:
+        original.start()
+        with pytest.raises(UserError, match="ended while training was measured at batch 64"):
+            original.rate("training", 64)
+
+
+def test_a_sustained_rate_is_of_calls_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.6, 1.2, 1.8, 1.8])
+    monkeypatch.setattr("speed.bench.time.perf_counter", lambda: next(clock))
+    calls: list[int] = []
+    assert sustained(lambda: calls.append(1), 30) == pytest.approx(len(calls) * 30 / 1.8) and len(calls) == 3
+
+
 def test_compared_says_better_as_more_than_one() -> None:
     def figure(median: float, unit: str) -> dict[str, object]:
         return {"median": median, "min": 0.9 * median, "max": 1.1 * median, "unit": unit}
@@ -160,6 +194,8 @@ def test_compared_says_better_as_more_than_one() -> None:
         (["--compare", "nowhere.json"], "--compare nowhere.json: no such file"),
         (["--compare", __file__], f"--compare {__file__}: is no benchmark.json"),
         (["--only", "nonsense"], "--only nonsense: no figure has such a name; --list names them all"),
+        (["--original", "no-such-python"], "--original no-such-python: is nothing that can be run"),
+        (["--original", sys.executable, "--only", "times the original"], f"--original {sys.executable}: needs TensorFlow and magenta"),
     ],
 )
 def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

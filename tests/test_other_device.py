@@ -1,0 +1,94 @@
+"""That nothing strays between devices, and that no loop waits for one: on a device that only PyTorch's fake tensors know, so that this is
+seen without a GPU. A tensor left on the CPU, or a number read back in the middle of a loop, is an error there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from test_family import EACH_DECODER, EACH_KIND, KINDS, SIZES
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from config import DiffusionConfig, SampleConfig, TokenizerConfig
+from diffusion import DenoiserAtTimes, LatentDiffusion
+from models import Draws, MusicVAE, kl_cost, kl_nats
+from sampling import decode, decode_steps
+from steering.rules import RiffRules
+
+B = 3
+OTHER = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know this device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    with FakeTensorMode():
+        yield
+
+
+def made(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> MusicVAE:
+    with OTHER:
+        return MusicVAE(dataclasses.replace(SIZES, **decoder), tokenizer)
+
+
+def music(tokenizer: TokenizerConfig) -> torch.Tensor:
+    if tokenizer.representation == "groove":
+        return torch.rand(B, tokenizer.steps, 27, device=OTHER)
+    parts = [torch.randint(size, (B, tokenizer.steps), device=OTHER) for size in tokenizer.vocab_sizes]
+    return torch.stack(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def test_what_this_is_based_on() -> None:
+    """Fake tensors see both mistakes."""
+    here, there = torch.ones(2), torch.ones(2, device=OTHER)
+    with pytest.raises(Exception, match="same device"):
+        here + there
+    with pytest.raises(DataDependentOutputException):
+        there.sum().item()
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_training(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae, steps = made(tokenizer, decoder), music(tokenizer)
+    shape = (B, tokenizer.steps)
+    draws = Draws(
+        noise=torch.randn(B, SIZES.z_size, device=OTHER),
+        keep=torch.rand(shape, device=OTHER) < 0.5,
+        from_model=torch.rand(shape, device=OTHER) < 0.5,
+        uniform=torch.rand(*shape, vae.embedding.draws, device=OTHER),
+    )
+    logits, mu, logvar = vae(steps, draws)
+    loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), 48.0).mean()
+    loss.backward()
+
+
+@EACH_KIND
+@EACH_DECODER
+def test_decoding(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:
+    vae = made(tokenizer, decoder).eval()
+    z, uniform = torch.randn(B, SIZES.z_size, device=OTHER), torch.rand(B, tokenizer.steps, vae.embedding.draws, device=OTHER)
+    for sample in (SampleConfig(), SampleConfig(temperature=1.0, top_k=5, top_p=0.9), SampleConfig(temperature=0.0)):
+        assert decode_steps(vae, z, uniform, sample).device == OTHER
+
+
+def test_riffs_by_rules() -> None:
+    vae = made(KINDS["mono"], {}).eval()
+    z, uniform = torch.randn(B, SIZES.z_size, device=OTHER), torch.rand(B, KINDS["mono"].steps, device=OTHER)
+    assert decode(vae, z, uniform, SampleConfig(top_p=0.9), RiffRules(KINDS["mono"])).device == OTHER
+
+
+def test_diffusion() -> None:
+    with OTHER:
+        diffusion = LatentDiffusion(SIZES.z_size, DiffusionConfig(hidden_size=16, blocks=2, conditions="density,rests"))
+        z, told, times = torch.randn(B, SIZES.z_size), torch.rand(B, 2), torch.arange(5)
+    diffusion(z, times[:B], z, told).mean().backward()
+    predict = DenoiserAtTimes(diffusion.denoiser, times, told[:1])
+    for i in range(len(times)):
+        z = predict(i, z)
+    assert z.device == OTHER
