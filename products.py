@@ -33,7 +33,7 @@ class Product:
         precision: what is multiplied; sums are float32 inside.
     """
 
-    FEW = 4  # rows: up to so many, MKL's products by a transposed weight are quicker than any other
+    FEW = 4  # rows: up to so many, F.linear is quicker, and for one a product of a matrix and a vector
 
     def __init__(self, weight: Tensor, bias: Tensor | None, precision: torch.dtype = torch.float32) -> None:
         self.precision, self.bias = precision, None if bias is None else bias.to(precision)
@@ -51,29 +51,24 @@ class Product:
             assert self.weight is not None
             return F.linear(x, self.weight, self.bias)
         if self._is_for_few(x):
-            return x @ self.transposed if self.bias is None else torch.addmm(self.bias, x, self.transposed)
+            return F.linear(x, self.weight, self.bias) if len(x) > 1 else self._of_one(x)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     def _is_for_few(self, x: Tensor) -> bool:
         return len(x) <= self.FEW and self.weight is not None
 
-    @functools.cached_property
-    def transposed(self) -> Tensor:
+    def _of_one(self, x: Tensor) -> Tensor:
         assert self.weight is not None
-        return self.weight.t().contiguous()
+        product = torch.mv(self.weight, x[0]) if self.bias is None else torch.addmv(self.bias, self.weight, x[0])
+        return product.unsqueeze(0)
 
     def add_to(self, sums: Tensor, x: Tensor) -> None:
         """Add the product to float32 [B, outputs]; not for one with a bias. x: [B, inputs]"""
         assert self.bias is None
-        if self._is_for_few(x):
-            sums.addmm_(x, self.transposed)
-        else:
-            sums.add_(self(x))
+        sums.add_(self(x))
 
     def write_to(self, room: Tensor, x: Tensor) -> Tensor:
         """The product in float32, in `room` or elsewhere. room: float32 [B, outputs]; x: [B, inputs] -> [B, outputs]"""
-        if self._is_for_few(x) and self.bias is not None:
-            return torch.addmm(self.bias, x, self.transposed, out=room)
         return self(x) if self.precision == torch.float32 else room.copy_(self(x))
 
 

@@ -92,7 +92,8 @@ def multiply_adds(work: Callable[[], object]) -> int:
     formulas = {
         ops.mkldnn_rnn_layer: _lstm,
         ops.mkldnn_rnn_layer_backward: lambda *args, **more: 2 * _lstm(*args, **more),
-        ops.addmm_: lambda sums, a, b, **_: 2 * prod(a) * b[-1],
+        ops.mv: lambda weight, *_, **__: 2 * prod(weight),
+        ops.addmv: lambda _, weight, *__, **___: 2 * prod(weight),
         torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape, **__: 2 * prod(x) * out_shape[-1],
     }
     threads = torch.get_num_threads()

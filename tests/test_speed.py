@@ -96,7 +96,7 @@ def test_products_are_counted_whoever_computes_them() -> None:
     assert multiply_adds(lambda: stepping.step(states)) == B * 4 * HIDDEN * HIDDEN
     layers = Recurrent("lstm", INPUTS, HIDDEN, 2).requires_grad_(False)
     stepping = Stepping(layers)
-    for rows in (B, Product.FEW + 1):
+    for rows in (1, B, Product.FEW + 1):
         states = stepping.begin(torch.randn(rows, layers.state_size))
         assert multiply_adds(lambda: stepping.step(states)) == rows * 4 * HIDDEN * 3 * HIDDEN  # noqa: B023
     with torch.no_grad():  # in several threads, if there are several
