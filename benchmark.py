@@ -89,12 +89,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--compare", default="", metavar="OLD.json", help="an earlier record to set beside: how many times as good each is")
     rival = "an interpreter that has TensorFlow and magenta (see README.md), to set the original MusicVAE beside ours by turns"
     parser.add_argument("--original", default="", metavar="PYTHON", help=rival)
+    parser.add_argument("--device", default="cpu", help="cuda: training and decoding on a GPU instead of all else")
     parser.add_argument("--largest", type=float, default=20, help="largest model of the family to measure, in millions of parameters")
     parser.add_argument("--skip-job", action="store_true", help="figures only, not the main job")
     options = parser.parse_args(argv)
     if options.repeats < 1:
         raise UserError(f"--repeats {options.repeats}: give 1 or more")
-    RunConfig(threads=options.threads)  # within the limits of the other scripts
+    RunConfig(threads=options.threads, device=options.device)  # within the limits of the other scripts
     if not options.largest > 0:
         raise UserError(f"--largest {options.largest:g}: give millions of parameters, more than 0")
     if options.original and shutil.which(options.original) is None:
@@ -112,12 +113,16 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     import training
+    from speed import model_rates
     from speed.bench import Bench, Listing, compared, peak_megabytes
-    from speed.machine import measure_machine
+    from speed.machine import measure_device, measure_machine
     from speed.original import Original
 
     original = Original(options.original) if options.original else None
-    measures, listing = all_measures(options.largest, original), Listing()
+    device = training.choose_device(options.device)
+    on_cpu, wait = device.type == "cpu", int if device.type == "cpu" else partial(torch.cuda.synchronize, device)
+    measures = all_measures(options.largest, original) if on_cpu else [partial(model_rates.measure_device, device=device)]
+    listing = Listing()
     for measure in measures if options.list or options.only else ():
         measure(listing)
     if options.list:
@@ -131,11 +136,11 @@ def main(argv: Sequence[str]) -> int:
 
     threads = training.choose_threads(options.threads)
     training.keep_freed_memory()
-    machine = measure_machine()
+    machine = measure_machine() if on_cpu else measure_device(device, wait)
     rates = ", ".join(f"{kind} {machine.multiply_adds[getattr(torch, kind)] / 1e9:.0f}" for kind in ("float32", "bfloat16"))
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
     print(f"at best, billions a second: multiply-adds {rates}; bytes {machine.cached / 1e9:.0f} cached, {machine.uncached / 1e9:.0f} not")
-    bench = Bench(machine, options.repeats, options.only)
+    bench = Bench(machine, options.repeats, options.only, wait)
     record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "figures": bench.results}
     path = options.record.with_name("benchmark_stopped.json") if options.record.exists() else options.record
     try:
@@ -143,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
             for measure in measures:
                 measure(bench)
         record["peak_mb"] = round(peak_megabytes())
-        if not options.skip_job and not options.only:
+        if not options.skip_job and not options.only and on_cpu:
             record["job"] = measure_job(options.record.parent / "job")
         path = options.record
     finally:  # what was measured before Ctrl-C stays, and is no reason to lose a whole record

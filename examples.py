@@ -7,12 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import dataset
 from config import TOKEN_FILE, DataConfig, SongConfig, TokenizerConfig
 from dataset import ExampleStream, RiffData, augmented_batch, load_riffs, training_stream
 from family import corpus
 from family.corpus import WindowData, load_windows
+from family.resident import ResidentWindows, fits
+from latents import as_steps
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,13 @@ class Examples:
     summary: str  # what was found, in a few lines
     songs: SongConfig
     known: tuple[np.ndarray, Sequence[str]]  # training examples that the checkpoint is to remember, and their names
+    resident: Callable[[torch.device], Callable[[int, int], Tensor] | None] = lambda _: (
+        None
+    )  # `batch` on a device, if all of them fit there
+
+    def batches(self, device: torch.device) -> Callable[[int, int], Tensor]:
+        """`batch` as the models take it, on the device where the examples live there."""
+        return self.resident(device) or (lambda step, size: as_steps(self.batch(step, size)))
 
 
 def load_examples(
@@ -51,9 +62,15 @@ def load_examples(
     def batch(step: int, size: int) -> np.ndarray:
         return windows.batch(order.batch(step, size)[0], [seed, step])
 
+    def resident(device: torch.device) -> Callable[[int, int], Tensor] | None:
+        if not fits(windows, device):
+            return None
+        there = ResidentWindows(windows, device)
+        return lambda step, size: there.batch(order.batch(step, size)[0], [seed, step])
+
     cut = windows.songs_config
     other = [
         f"--{f.name.replace('_', '-')} {getattr(cut, f.name)}" for f in fields(songs) if getattr(cut, f.name) != getattr(songs, f.name)
     ]
     summary = corpus.summary(windows) + (f"\n      {data.data} was made with {', '.join(other)}: that counts here" if other else "")
-    return Examples(windows, batch, len(still), summary, cut, nothing)
+    return Examples(windows, batch, len(still), summary, cut, nothing, resident)

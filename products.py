@@ -100,6 +100,11 @@ def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precisio
         return found[1]
 
 
+def layouts(model: nn.Module) -> list[Any]:
+    """What is laid out now of a model's parts."""
+    return [_PREPARED[part] for part in model.modules() if part in _PREPARED]
+
+
 # ---------------------------------------------------------------- side by side
 
 

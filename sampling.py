@@ -17,6 +17,7 @@ from torch import Tensor
 
 from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
+from graphs import replayed
 from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
@@ -160,18 +161,24 @@ def decode_steps(
         [B, T] and more, steps; see heads.py.
     """
 
+    def make() -> Callable[..., Tensor]:
+        banned = banned_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
+        return lambda *given: _decode_rows(vae, banned, sample, *given)
+
     def decode_part(part: slice) -> Tensor:
-        return _decode_rows(vae, z[part], uniform[part], sample, None if hits is None else hits[part], pitches)
+        given = [z[part], uniform[part]] if hits is None else [z[part], uniform[part], hits[part]]
+        return replayed(vae, (sample, pitches), make, getattr(torch, sample.precision), *given)
 
     return in_parts(decode_part, len(z), z.device)
 
 
 @torch.inference_mode()
-def _decode_rows(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, hits: Tensor | None, pitches: range) -> Tensor:
-    """As decode_steps, all rows at once."""
+def _decode_rows(
+    vae: MusicVAE, banned: Sequence[Tensor | None], sample: SampleConfig, z: Tensor, uniform: Tensor, hits: Tensor | None = None
+) -> Tensor:
+    """As decode_steps, all rows at once. banned: see banned_tokens"""
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, made = vae.embedding.start(len(z)), []
-    banned = banned_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
     for t, drawn in enumerate(uniform.unbind(dim=1)):
         logits = walk.step(t, before)
         if isinstance(vae.embedding, TokenEmbedding):

@@ -31,12 +31,13 @@ from checkpoints import VAE_KIND, known_riffs, load_weights, read_checkpoint, sa
 from config import BASE_MODEL, VAE_FILE, UserError, VAETrainConfig, run_script
 from dataset import plural, save_table
 from examples import load_examples
-from latents import as_steps, encoder_steps
+from latents import encoder_steps
 from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import format_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 
+CPU = torch.device("cpu")
 LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
 # Onset accuracy on held-out songs by number of training riffs, as the learning curve of the README found it.
@@ -82,24 +83,26 @@ def fine_tuning_remark(log: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
 # ---------------------------------------------------------------- one batch, one step
 
 
-def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int) -> Draws:
-    """The random numbers of one global batch."""
-    rng = training.generator(seed, DRAWS, step)
+def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int, device: torch.device = CPU) -> Draws:
+    """The random numbers of one global batch, drawn where they are used: the same on all CPUs, others on a GPU."""
+    rng = training.generator(seed, DRAWS, step, device=device)
     shape = (batch_size, model.tokenizer.steps)
     inputs, outputs = model.embedding.size, model.config.decoder_size
 
-    def mask(size: int) -> Tensor | None:
-        return (torch.rand(*shape, size, generator=rng) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=rng, device=device)
 
-    noise = torch.randn(batch_size, model.config.z_size, generator=rng)
-    keep = torch.rand(shape, generator=rng) >= train.word_dropout
+    def mask(size: int) -> Tensor | None:
+        return (uniform(*shape, size) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
+
+    noise = torch.randn(batch_size, model.config.z_size, generator=rng, device=device)
+    keep = uniform(*shape) >= train.word_dropout
     draws = Draws(noise, keep, mask(inputs), mask(inputs), mask(outputs))
     share = train.scheduled_sampling
     share *= training.inverse_sigmoid(step, train.sampling_rate) if train.sampling_rate else training.linear_rise(step, train.steps)
     if share == 0:
         return draws
-    from_model, uniform = torch.rand(shape, generator=rng) < share, torch.rand(*shape, model.embedding.draws, generator=rng)
-    return dataclasses.replace(draws, from_model=from_model, uniform=uniform)
+    return dataclasses.replace(draws, from_model=uniform(*shape) < share, uniform=uniform(*shape, model.embedding.draws))
 
 
 def training_loss(
@@ -193,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     examples = processes.first(
         lambda: load_examples(options.dataset, options.songs, options.tokenizer, folder, run.seed, may_change=not begun)
     )
-    data, held_out = examples.data, examples.data.held_out_tokens
+    data, held_out, batch = examples.data, examples.data.held_out_tokens, examples.batches(device)
     noun = "window" if options.songs.songs else "riff"
     if processes.is_main:
         print(examples.summary)
@@ -274,8 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, done_before = time.perf_counter(), step
     with training.StopRequest() as stop:
         while step < train.steps and not given_up():
-            steps = as_steps(examples.batch(step, train.batch_size))
-            draws = make_draws(model, train.batch_size, step, train, run.seed)
+            steps = batch(step, train.batch_size)
+            draws = make_draws(model, train.batch_size, step, train, run.seed, device)
             steps, given = processes.share(steps), processes.share(encoder_steps(steps, model.tokenizer))
             steps, given, draws = steps.to(device), given.to(device), draws.map(lambda x: processes.share(x).to(device))
             beta = train.beta * (1 - train.beta_rate**step if train.beta_rate else training.linear_rise(step, train.beta_anneal))

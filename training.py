@@ -42,9 +42,9 @@ def numpy_seed(seed: int, *purpose: int) -> int:
     return int(np.random.SeedSequence([seed, *purpose, 1]).generate_state(1, np.uint64)[0]) & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def generator(seed: int, *purpose: int) -> torch.Generator:
-    """A generator for one purpose of a run. Numbers are drawn on the CPU, whatever the device, so that all devices see the same."""
-    return torch.Generator().manual_seed(numpy_seed(seed, *purpose))
+def generator(seed: int, *purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one purpose of a run. What a CPU draws is the same on all; a GPU draws other numbers."""
+    return torch.Generator(device).manual_seed(numpy_seed(seed, *purpose))
 
 
 # ---------------------------------------------------------------- processes, device, threads

@@ -121,7 +121,11 @@ class WindowData:
         steps = steps.astype(np.int64)
         if not self.config.transpose or self.tokenizer.representation == "drums":
             return steps
-        return transposed(steps, self.config, np.random.default_rng(np.random.SeedSequence([*seed, SHIFT])))
+        return transposed(steps, self.config, self.uniform(len(steps), seed))
+
+    def uniform(self, count: int, seed: Sequence[int]) -> np.ndarray:
+        """What a batch is transposed by: float64 [B] in 0..1, a function of the seed."""
+        return np.random.default_rng(np.random.SeedSequence([*seed, SHIFT])).random(count)
 
     def defaults(self) -> dict[str, Any]:
         """What generated music inherits: the median tempo and the commonest programs of the training songs, by windows."""
@@ -136,15 +140,27 @@ class WindowData:
         return {"bpm": round(float(np.median(bpm)), 3), "programs": list(common)}
 
 
-def transposed(steps: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
-    """Shift the lines of windows by up to config.transpose semitones, all lines of one alike. steps: int64 [B, T] or [B, T, 3]"""
+def shift_bounds(steps: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """By how many semitones windows may be shifted, all lines of one alike, so that none leaves the range.
+
+    Args:
+        steps: int [B, T] or [B, T, 3]
+
+    Returns:
+        lowest and highest shift, each int64 [B]
+    """
     lines = [steps] if steps.ndim == 2 else [steps[..., 0], steps[..., 1]]
     low, high = (np.stack(bounds) for bounds in zip(*(shift_range(line, config) for line in lines), strict=True))
-    least, most = low.max(axis=0), high.min(axis=0)
-    shift = np.floor(least + rng.random(len(steps)) * (most - least + 1)).astype(np.int64)
+    return low.max(axis=0), high.min(axis=0)
+
+
+def transposed(steps: np.ndarray, config: DataConfig, uniform: np.ndarray) -> np.ndarray:
+    """Shift the lines of windows by up to config.transpose semitones. steps: int64 [B, T] or [B, T, 3]; uniform: [B] in 0..1 (not 1)"""
+    least, most = shift_bounds(steps, config)
+    shift = np.floor(least + uniform * (most - least + 1)).astype(np.int64)
     if steps.ndim == 2:
         return transpose(steps, shift)
-    return np.stack([*(transpose(line, shift) for line in lines), steps[..., 2]], axis=-1)
+    return np.stack([*(transpose(steps[..., line], shift) for line in (0, 1)), steps[..., 2]], axis=-1)
 
 
 # ---------------------------------------------------------------- folder -> token file

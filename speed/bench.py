@@ -16,6 +16,7 @@ from config import UserError
 from speed.machine import Machine, Work, spread
 
 ROOT = Path(__file__).resolve().parent.parent
+WARM_UP = 2  # calls before a rate is measured: in the second a GPU's work may be recorded
 
 
 class Bench:
@@ -24,10 +25,11 @@ class Bench:
     Args:
         repeats: measurements of each figure, after one that does not count.
         only: names must hold one of these words; none takes all.
+        wait: waits until a device has done what it was told to do.
     """
 
-    def __init__(self, machine: Machine, repeats: int, only: Sequence[str] = ()) -> None:
-        self.machine, self.repeats, self.only = machine, repeats, only
+    def __init__(self, machine: Machine, repeats: int, only: Sequence[str] = (), wait: Callable[[], object] = int) -> None:
+        self.machine, self.repeats, self.only, self.wait = machine, repeats, only, wait
         self.results: dict[str, dict[str, Any]] = {}
 
     def wants(self, name: str) -> bool:
@@ -43,15 +45,23 @@ class Bench:
         """Measure how many of something a function does in a second. needs: what one call takes"""
         if not self.wants(name):
             return
-        work()
+        for _ in range(WARM_UP):
+            work()
         best = count / self.machine.floor(needs()) if needs else None
-        self._note(name, f"{noun}/s", [count / seconds(work) for _ in range(self.repeats)], best)
+        self._note(name, f"{noun}/s", [count / self._seconds(work) for _ in range(self.repeats)], best)
 
     def milliseconds(self, name: str, count: int, work: Callable[[], object]) -> None:
         """Measure milliseconds of each of so many that a function does."""
         if self.wants(name):
             work()
-            self._note(name, "ms", [1000 * seconds(work) / count for _ in range(self.repeats)])
+            self._note(name, "ms", [1000 * self._seconds(work) / count for _ in range(self.repeats)])
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        self.wait()
+        begin = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - begin
 
     def times(self, name: str, count: int, ours: Callable[[], Callable[[], object]], theirs: Callable[[], float]) -> None:
         """Measure how many times as quick as a rival we are, by turns: a ratio from each turn.
@@ -76,12 +86,6 @@ class Bench:
             text += f"  {found['share']:.0%} of the machine's {found['best']:.4g}"
         self.results[name] = {**found, "unit": unit}
         print(text, flush=True)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def sustained(work: Callable[[], object], count: int, least: float = 1.5) -> float:

@@ -78,6 +78,21 @@ def measure_machine() -> Machine:
     return Machine({precision: SIDE**3 / value for precision, value in seconds.items()}, read[CACHED], read[UNCACHED])
 
 
+@torch.inference_mode()
+def measure_device(device: torch.device, wait: Callable[[], object], side: int = 8 * SIDE) -> Machine:
+    """Measure a GPU, with larger matrices. wait: until it has done what it was told to do"""
+
+    def seconds(work: Callable[[], object]) -> float:
+        return best_seconds(lambda: (work(), wait()))
+
+    rates = {}
+    for precision in (torch.float32, torch.bfloat16):
+        a = torch.randn(side, side, device=device).to(precision)
+        rates[precision] = side**3 / seconds(lambda a=a: a @ a)
+    cached, uncached = (size / seconds(torch.ones(size // 4, device=device).sum) for size in (CACHED, 4 * UNCACHED))
+    return Machine(rates, cached, uncached)
+
+
 # ---------------------------------------------------------------- counting
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from speed.original import Original
 
 BATCHES = (1, 64, 1024)  # that are sampled
 TRAINED = (64, 512)
+ON_DEVICE = (512, 4096)
+COUNTED = 8  # rows
 PRECISIONS = ("float32", "bfloat16")
 LATE = 0.9  # share of steps that are the model's own late in training, with scheduled sampling
 
@@ -40,24 +43,31 @@ def random_steps(tokenizer: TokenizerConfig, count: int) -> torch.Tensor:
 
 def train_step(vae: MusicVAE, optimizer: torch.optim.Optimizer, steps: torch.Tensor, train: VAETrainConfig, precision: torch.dtype) -> None:
     """One optimizer step, as late in training."""
-    draws = Draws(noise=torch.randn(len(steps), vae.config.z_size))
-    if train.scheduled_sampling:
-        shape = steps.shape[:2]
-        draws = dataclasses.replace(draws, from_model=torch.rand(shape) < LATE, uniform=torch.rand(*shape, vae.embedding.draws))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+    with steps.device:
+        draws = Draws(noise=torch.randn(len(steps), vae.config.z_size))
+        if train.scheduled_sampling:
+            shape = steps.shape[:2]
+            draws = dataclasses.replace(draws, from_model=torch.rand(shape) < LATE, uniform=torch.rand(*shape, vae.embedding.draws))
+    with torch.autocast(steps.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
         logits, mu, logvar = vae(steps, draws)
     loss = vae.reconstruction_nats(logits, steps).mean() + kl_cost(kl_nats(mu, logvar), train.free_bits).mean()
     training.clip_and_step(vae, optimizer, loss, train.lr, train.grad_clip)
 
 
 def train_work(vae: MusicVAE, options: TrainVAE, batch: int, precision: torch.dtype) -> Callable[[], None]:
-    """A function that takes an optimizer step on random music."""
-    return partial(train_step, vae, training.make_optimizer(vae), random_steps(options.tokenizer, batch), options.train, precision)
+    """A function that takes an optimizer step on random music, where the model is."""
+    steps = random_steps(options.tokenizer, batch).to(place(vae))
+    return partial(train_step, vae, training.make_optimizer(vae), steps, options.train, precision)
+
+
+def place(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def decode_work(vae: MusicVAE, batch: int, kind: str) -> Callable[[], torch.Tensor]:
     """A function that decodes latents drawn from N(0, I). kind: precision"""
-    uniform, z = torch.rand(batch, vae.tokenizer.steps, vae.embedding.draws), torch.randn(batch, vae.config.z_size)
+    with place(vae):
+        uniform, z = torch.rand(batch, vae.tokenizer.steps, vae.embedding.draws), torch.randn(batch, vae.config.z_size)
     return partial(decode_steps, vae.eval(), z, uniform, SampleConfig(temperature=1.0, precision=kind))  # type: ignore[arg-type]
 
 
@@ -131,6 +141,30 @@ def measure_original(bench: Bench, original: Original | None) -> None:
     for batch, kind in itertools.product(BATCHES, PRECISIONS):
         ours, theirs = partial(decode_work, vae, batch, kind), partial(original.rate, "sampling", batch)
         bench.times(f"times the original, sampling, batch {batch}, {kind}", batch, ours, theirs)
+
+
+def measure_device(bench: Bench, device: torch.device) -> None:
+    """Training and decoding on a GPU: riffs, and melodies in the original's size. Multiply-adds are counted on the CPU, for a few rows."""
+    for preset in ("riff_2bar", "melody_2bar"):
+        options = preset_options(TrainVAE, preset)
+        here = MusicVAE(options.model, options.tokenizer)
+        there = copy.deepcopy(here).to(device)
+        for batch in ON_DEVICE:
+            precision = training.choose_precision(options.train.precision, device)
+
+            def trained(batch: int = batch, here: MusicVAE = here, options: TrainVAE = options, kind: torch.dtype = precision) -> Work:
+                return Work(multiply_adds(train_work(here, options, COUNTED, torch.float32)) * batch // COUNTED, kind)
+
+            name = f"{preset}, training on {device.type}, batch {batch}, {_name(precision)}"
+            bench.rate(name, "windows", batch, train_work(there.train(), options, batch, precision), trained)
+        for batch, kind in itertools.product((1, *ON_DEVICE), PRECISIONS):
+
+            def decoded(batch: int = batch, here: MusicVAE = here, kind: str = kind) -> Work:
+                once = multiply_adds(decode_work(here, COUNTED, "float32"))
+                return Work(once * batch // COUNTED, getattr(torch, kind), batch, here.tokenizer.steps)
+
+            name = f"{preset}, decoding on {device.type}, batch {batch}, {kind}"
+            bench.rate(name, "windows", batch, decode_work(there, batch, kind), decoded)
 
 
 def measure_family(bench: Bench, most: float) -> None:

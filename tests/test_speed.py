@@ -15,10 +15,13 @@ from torch import nn
 import benchmark
 import training
 from config import UserError
+from models import MusicVAE
+from presets import TrainVAE, preset_options
 from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
+from speed.model_rates import measure_device, train_work
 from speed.original import Original
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,6 +133,27 @@ def test_rates_stand_beside_what_the_machine_could_do(capsys: pytest.CaptureFixt
     assert "of the machine's 1" in capsys.readouterr().out
 
 
+def test_figures_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU as a device: what is counted for a few rows holds for all, and nothing is timed before the device is done."""
+    waited: list[int] = []
+    monkeypatch.setattr("speed.model_rates.ON_DEVICE", (16,))
+    only = ("melody_2bar, training", "melody_2bar, decoding on cpu, batch 16, float32")
+    bench = Bench(MACHINE, 1, only, lambda: waited.append(1))
+    measure_device(bench, CPU)
+    assert list(bench.results) == ["melody_2bar, training on cpu, batch 16, bfloat16", only[1]] or not bfloat16_is_quick()
+    assert len(waited) == 4
+    options = preset_options(TrainVAE, "melody_2bar")
+    vae = MusicVAE(options.model, options.tokenizer)
+    needed = multiply_adds(train_work(vae, options, 16, torch.float32))
+    kind = torch.bfloat16 if bfloat16_is_quick() else torch.float32
+    best = 16 / MACHINE.floor(Work(needed, kind))
+    assert bench.results[next(iter(bench.results))]["best"] == pytest.approx(best, rel=0.1)
+
+
+def bfloat16_is_quick() -> bool:
+    return training.choose_precision("auto", CPU) == torch.bfloat16
+
+
 def test_a_rival_is_measured_by_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in that answers as the original does, and one that ends in the middle."""
     server = tmp_path / "server.py"
@@ -194,6 +218,8 @@ def test_compared_says_better_as_more_than_one() -> None:
         (["--compare", "nowhere.json"], "--compare nowhere.json: no such file"),
         (["--compare", __file__], f"--compare {__file__}: is no benchmark.json"),
         (["--only", "nonsense"], "--only nonsense: no figure has such a name; --list names them all"),
+        (["--device", "cuda:99"], "--device cuda:99: this machine has"),
+        (["--device", "tpu"], "--device tpu: give auto, cpu, cuda or cuda:N"),
         (["--original", "no-such-python"], "--original no-such-python: is nothing that can be run"),
         (["--original", sys.executable, "--only", "times the original"], f"--original {sys.executable}: needs TensorFlow and magenta"),
     ],

@@ -126,6 +126,17 @@ def test_a_run_holds_model_token_file_and_log(kind: str, run_of: Callable[[str],
     assert content["data"]["programs"] == {"mono": [27], "trio": [27, 33]}.get(kind, [])
 
 
+@pytest.mark.parametrize("kind", ["mono", "trio"])
+def test_windows_that_live_on_the_device_teach_the_same(
+    kind: str, run_of: Callable[[str], Path], band: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("examples.fits", lambda *_: True)
+    flags = ["--data", str(band), "--preset", PRESETS[kind], "--run-dir", str(tmp_path), *TINY, *PACE, *FLAGS[kind]]
+    assert here("train_vae", *flags).code == 0
+    ours, mapped = (read_checkpoint(folder / VAE_FILE, VAE_KIND)["weights"] for folder in (tmp_path, run_of(kind)))
+    assert all(torch.equal(ours[name], weight) for name, weight in mapped.items())
+
+
 @pytest.mark.parametrize("kind", ["mono", "humanize"])
 def test_a_run_that_stopped_ends_where_one_that_did_not(
     kind: str, run_of: Callable[[str], Path], band: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
+import torch
 from conftest import Here, assert_one_line, midi_bytes, midi_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from family import corpus
 from family.corpus import find_songs, known_windows, load_windows, make_token_file, named_right, summary, transposed
 from family.drums import KITS
 from family.measures import KnownWindows
+from family.resident import ResidentWindows, fits
 from family.windows import given_steps, read_windows, to_pattern, windows_to_midi
 from midi_utils import MidiError, parse_midi
 
@@ -406,9 +408,29 @@ def test_augmentation_is_fresh_and_stays_in_range(songs_folder: Path, tmp_path: 
     assert len({batch.tobytes() for batch in epochs}) > 15  # not frozen
     assert np.array_equal(epochs[0], windows.batch(index, [0, 0]))
     trio = np.stack([epochs[0], epochs[0] - (epochs[0] > 0) * (epochs[0] < 128) * 12, epochs[0] * 0 + 5], axis=-1)
-    moved = transposed(trio, dataclasses.replace(windows.config, transpose_low=30), np.random.default_rng(0))
+    moved = transposed(trio, dataclasses.replace(windows.config, transpose_low=30), np.random.default_rng(0).random(len(trio)))
     shift = (moved - trio)[..., :2]
     assert (shift[..., 0] == shift[..., 1]).all() and (moved[..., 2] == 5).all() and len(np.unique(shift)) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_on_a_device_are_those_of_the_file(kind: str, songs_folder: Path, tmp_path: Path) -> None:
+    """Batch by batch, transpositions included; every representation, in the type its token file has."""
+    windows = load(songs_folder, tmp_path / "t.npy", transpose=5, transpose_low=45, transpose_high=73)
+    tokens, rng = np.asarray(windows.tokens), np.random.default_rng(0)
+    if kind == "trio":
+        bass = np.where((tokens > 0) & (tokens < 128), tokens - 12, tokens)
+        tokens = np.stack([tokens, bass, rng.integers(0, 512, tokens.shape)], axis=-1).astype(np.uint16)
+    elif kind != "mono":
+        tokens = rng.integers(0, 512, tokens.shape).astype(np.uint16) if kind == "drums" else rng.random((*tokens.shape, 27), np.float32)
+    windows = dataclasses.replace(windows, tokens=tokens, tokenizer=KINDS[kind])
+    there, batches = ResidentWindows(windows, torch.device("cpu")), []
+    for step in range(5):
+        index = rng.integers(0, len(windows.train_index), 40)
+        batches.append(there.batch(index, [7, step]))
+        expected = windows.batch(index, [7, step])
+        assert np.array_equal(batches[-1].numpy(), expected) and batches[-1].dtype == (torch.float32 if kind == "groove" else torch.int64)
+    assert not fits(windows, torch.device("cpu"))  # there they are mapped
 
 
 def test_known_trios_in_any_key() -> None:

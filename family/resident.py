@@ -1,0 +1,63 @@
+"""Training windows that live on a device, all of them: what travels at a step is which windows, and random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import HOLD, REST
+from family.corpus import WindowData, shift_bounds
+
+TOGETHER = 1 << 18  # windows whose bounds are looked for together
+SHARE = 0.25  # of a device's free memory that windows may take
+
+
+class ResidentWindows:
+    """As WindowData's training windows, and the same numbers, on a device.
+
+    Args:
+        windows: of any representation.
+    """
+
+    def __init__(self, windows: WindowData, device: torch.device) -> None:
+        self.windows, self.device = windows, device
+        self.is_groove = windows.tokenizer.representation == "groove"
+        tokens = windows.tokens[windows.train_index]
+        narrow = tokens.astype(np.int16) if tokens.dtype == np.uint16 else tokens  # which PyTorch hardly knows; tokens are below 512
+        self.tokens = torch.from_numpy(narrow).to(device)  # a byte or two a step
+        self.bounds: Tensor | None = None
+        if windows.config.transpose and windows.tokenizer.representation in ("mono", "trio"):
+            parts = [tokens[first : first + TOGETHER] for first in range(0, len(tokens), TOGETHER)]
+            bounds = [np.stack(shift_bounds(part.astype(np.int64), windows.config), axis=1) for part in parts]
+            self.bounds = torch.from_numpy(np.concatenate(bounds).astype(np.int8)).to(device)  # [windows, 2]
+
+    def batch(self, index: np.ndarray, seed: Sequence[int]) -> Tensor:
+        """As WindowData.batch, on the device. -> int64 or float32 [B, T] and more"""
+        rows = torch.from_numpy(index).to(self.device)
+        steps = self.tokens.index_select(0, rows)
+        if self.is_groove:
+            return steps.float()
+        steps = steps.long()
+        if self.bounds is None:
+            return steps
+        uniform = torch.from_numpy(self.windows.uniform(len(index), seed)).to(self.device)
+        least, most = self.bounds.index_select(0, rows).double().unbind(dim=1)
+        shift = (least + uniform * (most - least + 1)).floor().long().unsqueeze(1)  # [B, 1]
+        if steps.dim() == 2:
+            return shifted(steps, shift)
+        return torch.stack([*(shifted(steps[..., line], shift) for line in (0, 1)), steps[..., 2]], dim=-1)
+
+
+def shifted(line: Tensor, shift: Tensor) -> Tensor:
+    """As dataset.transpose. line: int64 [B, T]; shift: int64 [B, 1]"""
+    return torch.where((line != REST) & (line != HOLD), line + shift, line)
+
+
+def fits(windows: WindowData, device: torch.device) -> bool:
+    """Whether the training windows fit into a GPU's memory with room to spare; on a CPU they are mapped from their file instead."""
+    if device.type != "cuda" or windows.tokenizer.given != "all":  # what is given of a window is made on the CPU
+        return False
+    return len(windows.train_index) * windows.tokens[:1].nbytes < SHARE * torch.cuda.mem_get_info(device)[0]
