@@ -2,8 +2,9 @@
 
     python benchmark.py [--repeats 5] [--list] [--only WORD ...] [--compare OLD.json] [--original PYTHON] [--skip-job] ...
 
-Prints medians with their spread and writes them as benchmark.json. Beside products stands their floor: multiply-adds over the measured rate
-of matrix products, or the bytes of the weights over the measured bandwidth. Absolute times belong to one machine; compare ratios.
+Prints medians with their spread and writes them as benchmark.json. Beside products stands the share of their floor that is reached:
+multiply-adds over the rate of matrix products, measured before each measurement, or the bytes of the weights over the bandwidth, measured
+once. Absolute times belong to one machine, at one time; compare ratios.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
     import training
     from speed import model_rates
     from speed.bench import Bench, Listing, compared, peak_megabytes
-    from speed.machine import measure_device, measure_machine
+    from speed.machine import measure_machine, product_rate
     from speed.original import Original
 
     original = Original(options.original) if options.original else None
@@ -136,11 +137,11 @@ def main(argv: Sequence[str]) -> int:
 
     threads = training.choose_threads(options.threads)
     training.keep_freed_memory()
-    machine = measure_machine() if on_cpu else measure_device(device, wait)
+    machine = measure_machine(device, wait)
     rates = ", ".join(f"{kind} {machine.multiply_adds[getattr(torch, kind)] / 1e9:.0f}" for kind in ("float32", "bfloat16"))
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {threads}")
     print(f"at best, billions a second: multiply-adds {rates}; bytes {machine.cached / 1e9:.0f} cached, {machine.uncached / 1e9:.0f} not")
-    bench = Bench(machine, options.repeats, options.only, wait)
+    bench = Bench(machine, options.repeats, options.only, wait, partial(product_rate, device=device, wait=wait))
     record: dict[str, Any] = {"threads": torch.get_num_threads(), "machine": machine.facts(), "figures": bench.results}
     path = options.record.with_name("benchmark_stopped.json") if options.record.exists() else options.record
     try:

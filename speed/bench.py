@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from config import UserError
 from speed.machine import Machine, Work, spread
 
@@ -26,10 +28,19 @@ class Bench:
         repeats: measurements of each figure, after one that does not count.
         only: names must hold one of these words; none takes all.
         wait: waits until a device has done what it was told to do.
+        now: how many multiply-adds a second the machine does at this moment, by precision: measured beside each measurement, for shared
+            machines are at times twice as quick as at others. None takes the machine's.
     """
 
-    def __init__(self, machine: Machine, repeats: int, only: Sequence[str] = (), wait: Callable[[], object] = int) -> None:
-        self.machine, self.repeats, self.only, self.wait = machine, repeats, only, wait
+    def __init__(
+        self,
+        machine: Machine,
+        repeats: int,
+        only: Sequence[str] = (),
+        wait: Callable[[], object] = int,
+        now: Callable[[torch.dtype], float] | None = None,
+    ) -> None:
+        self.machine, self.repeats, self.only, self.wait, self.now = machine, repeats, only, wait, now
         self.results: dict[str, dict[str, Any]] = {}
 
     def wants(self, name: str) -> bool:
@@ -47,8 +58,15 @@ class Bench:
             return
         for _ in range(WARM_UP):
             work()
-        best = count / self.machine.floor(needs()) if needs else None
-        self._note(name, f"{noun}/s", [count / self._seconds(work) for _ in range(self.repeats)], best)
+        need, rates, shares = needs() if needs else None, [], []
+        for _ in range(self.repeats):
+            machine = self.machine
+            if need is not None and self.now is not None:
+                machine = machine.with_rate(need.precision, self.now(need.precision))
+            rates.append(count / self._seconds(work))
+            if need is not None:
+                shares.append(rates[-1] * machine.floor(need) / count)
+        self._note(name, f"{noun}/s", rates, shares)
 
     def milliseconds(self, name: str, count: int, work: Callable[[], object]) -> None:
         """Measure milliseconds of each of so many that a function does."""
@@ -78,12 +96,12 @@ class Bench:
         theirs()
         self._note(name, "times", [sustained(work, count) / theirs() for _ in range(self.repeats)])
 
-    def _note(self, name: str, unit: str, values: Sequence[float], best: float | None = None) -> None:
+    def _note(self, name: str, unit: str, values: Sequence[float], shares: Sequence[float] = ()) -> None:
         found: dict[str, Any] = {key: float(f"{value:.5g}") for key, value in spread(values).items()}
         text = f"{name:62s} {found['median']:10.4g} {unit} ({found['min']:.4g} to {found['max']:.4g})"
-        if best is not None:
-            found |= {"best": float(f"{best:.5g}"), "share": round(found["median"] / best, 3)}
-            text += f"  {found['share']:.0%} of the machine's {found['best']:.4g}"
+        if shares:
+            found |= {f"share_{key}" if key != "median" else "share": round(value, 3) for key, value in spread(shares).items()}
+            text += f"  {found['share']:.0%} of the machine's best ({found['share_min']:.0%} to {found['share_max']:.0%})"
         self.results[name] = {**found, "unit": unit}
         print(text, flush=True)
 

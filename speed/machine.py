@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from products import Product
 
+CPU = torch.device("cpu")
 SIDE = 1024  # of the matrices that are multiplied to see how quick that is
 CACHED, UNCACHED = 4 << 20, 256 << 20  # bytes: what the caches of a processor hold, and what they do not
 
@@ -30,6 +31,10 @@ class Machine:
         """Seconds that a piece of work takes at least: its products, or reading its weights, whichever is longer."""
         bandwidth = self.cached if work.bytes_read / work.steps <= CACHED else self.uncached
         return max(work.multiply_adds / self.multiply_adds[work.precision], work.bytes_read / bandwidth)
+
+    def with_rate(self, precision: torch.dtype, rate: float) -> Machine:
+        """The same with another rate of products."""
+        return replace(self, multiply_adds={**self.multiply_adds, precision: rate})
 
     def facts(self) -> dict[str, float]:
         """For the record."""
@@ -64,33 +69,28 @@ def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 
 
 @torch.inference_mode()
-def measure_machine() -> Machine:
-    """Measure with the threads that are set."""
-    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    quick, half, half_a = Product(b, None), Product(b, None, torch.bfloat16), a.bfloat16()
-    seconds = {
-        torch.float32: min(best_seconds(lambda: a @ b), best_seconds(lambda: quick(a))),
-        torch.bfloat16: best_seconds(lambda: half(half_a)),
-    }
-    read = {}
-    for size in (CACHED, UNCACHED):
-        read[size] = size / best_seconds(torch.ones(size // 4).sum, 15)
-    return Machine({precision: SIDE**3 / value for precision, value in seconds.items()}, read[CACHED], read[UNCACHED])
+def product_rate(precision: torch.dtype, device: torch.device = CPU, wait: Callable[[], object] = int) -> float:
+    """Multiply-adds a second of a product of large matrices, as quick as it can be had here and now.
+
+    Args:
+        wait: waits until a GPU has done what it was told to do.
+    """
+    side = SIDE if device.type == "cpu" else 8 * SIDE
+    a, b = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
+    quick = Product(b, None, precision)
+    ways: list[Callable[[], object]] = [lambda: (a @ b, wait()), lambda: (quick(a), wait())]
+    return side**3 / min(map(best_seconds, ways))
 
 
 @torch.inference_mode()
-def measure_device(device: torch.device, wait: Callable[[], object], side: int = 8 * SIDE) -> Machine:
-    """Measure a GPU, with larger matrices. wait: until it has done what it was told to do"""
-
-    def seconds(work: Callable[[], object]) -> float:
-        return best_seconds(lambda: (work(), wait()))
-
-    rates = {}
-    for precision in (torch.float32, torch.bfloat16):
-        a = torch.randn(side, side, device=device).to(precision)
-        rates[precision] = side**3 / seconds(lambda a=a: a @ a)
-    cached, uncached = (size / seconds(torch.ones(size // 4, device=device).sum) for size in (CACHED, 4 * UNCACHED))
-    return Machine(rates, cached, uncached)
+def measure_machine(device: torch.device = CPU, wait: Callable[[], object] = int) -> Machine:
+    """Measure, on a CPU with the threads that are set. wait: see product_rate"""
+    rates = {precision: product_rate(precision, device, wait) for precision in (torch.float32, torch.bfloat16)}
+    read = {}
+    for size in (CACHED, UNCACHED):
+        numbers = torch.ones(size // 4, device=device)
+        read[size] = size / best_seconds(lambda numbers=numbers: (numbers.sum(), wait()), 15)
+    return Machine(rates, read[CACHED], read[UNCACHED])
 
 
 # ---------------------------------------------------------------- counting
