@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
-from recurrent import Recurrent, Stepping, layer_precision, linear, side_by_side, state_size
+from recurrent import Recurrent, Stepping, layer_precision, linear, run_layers, side_by_side, state_size
 
 LN2 = math.log(2.0)
 
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     def forward(self, steps: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """steps: [B, T], [B, T, 3] or [B, T, 27]; mask: see Draws.encoder_mask -> mu, logvar: [B, Z]"""
-        output, last = self.rnn(side_by_side(masked(self.embedding(steps), mask)))  # [B, T, 2H]
+        output, last = run_layers(self.rnn, side_by_side(masked(self.embedding(steps), mask)))  # [B, T, 2H]
         last = last[0] if self.is_lstm else last  # [2 * layers, B, H], the last layer's two directions last
         both = last[-2:].transpose(0, 1).flatten(1)  # [B, 2H]; transposed first, or examples of the batch would mix
         with in_full(both):

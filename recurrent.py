@@ -10,8 +10,10 @@ import functools
 import itertools
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from products import Product
@@ -37,8 +39,41 @@ def layer_precision(x: Tensor) -> torch.dtype:
 
 def side_by_side(*parts: Tensor) -> Tensor:
     """Parts of each step's input as one. They are laid out step by step and in the layers' precision, which otherwise would take two more
-    copies of the whole, forth and back. parts: [B, T, some] each -> [B, T, I]"""
-    return torch.cat([part.transpose(0, 1).to(layer_precision(part)) for part in parts], dim=-1).transpose(0, 1)
+    copies of the whole, forth and back.
+
+    Args:
+        parts: [B, T, some] each.
+
+    Returns:
+        [B, T, I]; in half precision with a zero more where I is odd, see run_layers.
+    """
+    precision = layer_precision(parts[0])
+    together = [part.transpose(0, 1).to(precision) for part in parts]
+    if precision != torch.float32 and sum(part.shape[-1] for part in parts) % 2:
+        together.append(together[0].new_zeros(*together[0].shape[:2], 1))
+    return torch.cat(together, dim=-1).transpose(0, 1)
+
+
+def run_layers(rnn: nn.GRU | nn.LSTM, inputs: Tensor, state: Tensor | tuple[Tensor, ...] | None = None) -> tuple[Tensor, Any]:
+    """rnn(inputs, state). In half precision an odd number of inputs gets a zero more, and weights for it: oneDNN multiplies pairs, and
+    takes two to three times as long where one is left over.
+
+    Args:
+        inputs: [B, T, I], or already with a zero more.
+    """
+    if rnn.input_size % 2 == 0 or layer_precision(inputs) == torch.float32:
+        return rnn(inputs, state)
+    inputs = F.pad(inputs, (0, rnn.input_size + 1 - inputs.shape[-1]))
+    names = [name for names in rnn._all_weights for name in names]
+    weights = [F.pad(weight, (0, 1)) if "weight_ih_l0" in name else weight for name, weight in zip(names, rnn._flat_weights, strict=True)]
+    if state is None:
+        zeros = inputs.new_zeros(rnn.num_layers * (1 + rnn.bidirectional), len(inputs), rnn.hidden_size)
+        state = (zeros, zeros) if isinstance(rnn, nn.LSTM) else zeros
+    options = (rnn.bias, rnn.num_layers, rnn.dropout, rnn.training, rnn.bidirectional, rnn.batch_first)
+    if isinstance(rnn, nn.LSTM):
+        output, *last = torch.lstm(inputs, state, weights, *options)  # type: ignore[attr-defined]
+        return output, tuple(last)
+    return torch.gru(inputs, state, weights, *options)  # type: ignore[attr-defined]
 
 
 class Recurrent(nn.Module):
@@ -59,7 +94,7 @@ class Recurrent(nn.Module):
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, T, I]; state: [B, S] -> outputs [B, T, H] and the last state [B, S]"""
         parts = tuple(part.unflatten(1, (self.layers, -1)).transpose(0, 1).contiguous() for part in state_parts(state, self.is_lstm))
-        output, last = self.rnn(inputs, parts if self.is_lstm else parts[0])  # [B, T, H], [layers, B, H]
+        output, last = run_layers(self.rnn, inputs, parts if self.is_lstm else parts[0])  # [B, T, H], [layers, B, H]
         return output, torch.cat([part.transpose(0, 1).flatten(1) for part in (last if self.is_lstm else (last,))], dim=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import products
+import recurrent
 from config import DRUM_CLASSES, GROOVE_SIZE, HOLD, REST, SampleConfig, TokenizerConfig, UserError, VAEConfig
 from experiments.wrong_loss import wrong_loss
 from family.presets import FAMILY
 from heads import GrooveEmbedding, normal_nats
 from models import Draws, MusicVAE, kl_nats, where_steps
 from presets import TrainVAE, preset_options
-from recurrent import Recurrent, Stepping
+from recurrent import Recurrent, Stepping, run_layers, side_by_side
 from sampling import decode_steps, reconstruct
 
 B = 5
@@ -121,6 +123,28 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
         assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
     assert_close(states.joined(), last, atol=1e-5, rtol=1e-5)
     assert torch.equal(state, randn(B, part.state_size, seed=1)), "the state that was given was overwritten"
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("inputs", [1, 6, 7])
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+def test_a_zero_more_changes_nothing(kind: type, inputs: int, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in half precision, but computed in double precision, so that it is seen to be exact: outputs, last state, all gradients."""
+    monkeypatch.setattr(recurrent, "layer_precision", lambda x: x.dtype)
+    rnn = kind(inputs, 5, num_layers=2, bidirectional=True, batch_first=True).double()
+    first = torch.stack([randn(B, 5, seed=i) for i in range(4)]).double() if given else None
+    state = (first, first) if given and kind is torch.nn.LSTM else first
+    found = []
+    for run in (rnn, partial(run_layers, rnn)):
+        x = randn(B, 6, inputs, seed=9).double().requires_grad_()
+        output, last = run(side_by_side(x) if run is not rnn else x, state)
+        rnn.zero_grad()
+        last = last if isinstance(last, tuple) else (last,)
+        (output.square().sum() + sum(part.sum() for part in last)).backward()
+        found.append([output, *last, x.grad, *(weight.grad for weight in rnn.parameters())])
+    assert side_by_side(x).shape[-1] == inputs + inputs % 2
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("packed", [True, False])

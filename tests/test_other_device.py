@@ -19,6 +19,7 @@ from models import Draws, MusicVAE, kl_cost, kl_nats
 from sampling import decode, decode_steps
 from steering.rules import RiffRules
 
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # read to see whether weights have moved
 B = 3
 OTHER = torch.device("meta")
 
