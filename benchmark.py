@@ -116,12 +116,12 @@ def main(argv: Sequence[str]) -> int:
     import training
     from speed import model_rates
     from speed.bench import Bench, Listing, compared, peak_megabytes
-    from speed.machine import measure_machine, product_rate
+    from speed.machine import at_once, measure_machine, product_rate
     from speed.original import Original
 
     original = Original(options.original) if options.original else None
     device = training.choose_device(options.device)
-    on_cpu, wait = device.type == "cpu", int if device.type == "cpu" else partial(torch.cuda.synchronize, device)
+    on_cpu, wait = device.type == "cpu", at_once if device.type == "cpu" else partial(torch.cuda.synchronize, device)
     measures = all_measures(options.largest, original) if on_cpu else [partial(model_rates.measure_device, device=device)]
     listing = Listing()
     for measure in measures if options.list or options.only else ():

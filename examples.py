@@ -18,6 +18,8 @@ from family.corpus import WindowData, load_windows
 from family.resident import ResidentWindows, fits
 from latents import as_steps
 
+Batches = Callable[[int, int], Tensor]  # step and batch size -> steps
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -29,13 +31,12 @@ class Examples:
     summary: str  # what was found, in a few lines
     songs: SongConfig
     known: tuple[np.ndarray, Sequence[str]]  # training examples that the checkpoint is to remember, and their names
-    resident: Callable[[torch.device], Callable[[int, int], Tensor] | None] = lambda _: (
-        None
-    )  # `batch` on a device, if all of them fit there
+    resident: Callable[[torch.device], Batches | None] | None = None  # `batch` on a device, if all of them fit there
 
-    def batches(self, device: torch.device) -> Callable[[int, int], Tensor]:
+    def batches(self, device: torch.device) -> Batches:
         """`batch` as the models take it, on the device where the examples live there."""
-        return self.resident(device) or (lambda step, size: as_steps(self.batch(step, size)))
+        there = self.resident(device) if self.resident else None
+        return there or (lambda step, size: as_steps(self.batch(step, size)))
 
 
 def load_examples(
@@ -62,7 +63,7 @@ def load_examples(
     def batch(step: int, size: int) -> np.ndarray:
         return windows.batch(order.batch(step, size)[0], [seed, step])
 
-    def resident(device: torch.device) -> Callable[[int, int], Tensor] | None:
+    def resident(device: torch.device) -> Batches | None:
         if not fits(windows, device):
             return None
         there = ResidentWindows(windows, device)

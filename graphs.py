@@ -5,6 +5,7 @@ On other devices nothing is recorded.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
@@ -16,35 +17,37 @@ from products import layouts, prepared
 Work = Callable[..., Tensor]
 DEVICE = "cuda"
 WARM_UP = 2  # runs before a recording, in which libraries choose their algorithms and take their memory
+MOST = 8  # recordings of a model that are kept; each has memory of its own
 
 
 class Recording:
     """A function of tensors, as a CUDA graph, which does what it did when it was recorded, with what stands where it stood then.
 
     Args:
-        model: whose laid out weights it reads.
         work: of tensors on one GPU; waits for nothing, and takes nothing from the CPU.
+        read: all that it reads besides its inputs; kept, for a graph holds addresses, not tensors.
         inputs: of the shapes that will be given.
     """
 
-    def __init__(self, model: nn.Module, work: Work, *inputs: Tensor) -> None:
-        self.inputs = [x.clone() for x in inputs]
-        aside, now = torch.cuda.Stream(), torch.cuda.current_stream()
-        aside.wait_stream(now)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                work(*self.inputs)
-        now.wait_stream(aside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.output = work(*self.inputs)
-        self.read = work, layouts(model)  # kept: a graph holds addresses, not tensors
+    def __init__(self, work: Work, read: object, *inputs: Tensor) -> None:
+        self.read, self.inputs = read, [x.clone() for x in inputs]
+        with torch.cuda.device(inputs[0].device):
+            aside, now = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(now)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    work(*self.inputs)
+            now.wait_stream(aside)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.output = work(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
+        with torch.cuda.device(inputs[0].device):
+            for own, given in zip(self.inputs, inputs, strict=True):
+                own.copy_(given)
+            self.graph.replay()
+            return self.output.clone()
 
 
 @dataclass
@@ -56,28 +59,36 @@ class Recordings:
     impossible: bool = False
 
 
-def replayed(model: nn.Module, name: Hashable, make: Callable[[], Work], precision: torch.dtype, *inputs: Tensor) -> Tensor:
+def replayed(model: nn.Module, name: Hashable, make: Callable[[], tuple[Work, object]], precision: torch.dtype, *inputs: Tensor) -> Tensor:
     """What a function makes of its inputs: from the second call with the same name and shapes on, by replaying a recording.
 
     Args:
-        model: when its weights change, recordings are thrown away.
+        model: when its weights change, or it is asked in another precision, recordings are thrown away; with it they go.
         name: of the function and of all that it hangs on besides its inputs.
-        make: makes the function, with what it reads.
+        make: makes the function, and what it reads besides the model's weights. Neither may be kept by what it reads.
         precision: of the model's products.
         inputs: on a GPU, for anything to be recorded.
     """
     if inputs[0].device.type != DEVICE:
-        return make()(*inputs)
+        return make()[0](*inputs)
     kept = prepared(model, lambda *_: Recordings(), precision)
     key = name, tuple((x.shape, x.dtype) for x in inputs)
     if key in kept.made:
         return kept.made[key](*inputs)
+    work, read = make()
     if kept.impossible or key not in kept.seen:
         kept.seen.add(key)
-        return make()(*inputs)
+        return work(*inputs)
     try:
-        kept.made[key] = Recording(model, make(), *inputs)
-    except RuntimeError:  # a driver or an operation that does not record: what follows goes without
+        work(*inputs)  # lays out what is not yet
+        recording = Recording(work, [read, layouts(model)], *inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # a driver or an operation that does not record
         kept.impossible = True
-        return make()(*inputs)
-    return kept.made[key](*inputs)
+        print(f"decoding goes on without CUDA graphs: {str(error).splitlines()[0]}", file=sys.stderr)
+        return work(*inputs)
+    while len(kept.made) >= MOST:
+        kept.made.pop(next(iter(kept.made)))
+    kept.made[key] = recording
+    return recording(*inputs)

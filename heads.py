@@ -57,7 +57,7 @@ class StepEmbedding(nn.Module, ABC):
 
     @abstractmethod
     def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
-        """What `gates` needs, computed once. weight: [G, E]; bias: [G]"""
+        """What `write_gates` needs, computed once. weight: [G, E]; bias: [G]"""
 
     @abstractmethod
     def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:

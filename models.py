@@ -82,6 +82,7 @@ class Encoder(nn.Module):
         kind = nn.LSTM if self.is_lstm else nn.GRU
         self.rnn = kind(embedding.size, model.encoder_size, num_layers=model.encoder_layers, batch_first=True, bidirectional=True)
         self.summary = linear(both, model.summary_size)
+        self.summary.requires_grad_(bool(model.summary_size))  # what is not used has no gradient that several processes could wait for
         size = both + tokenizer.steps * model.summary_size
         self.mu = nn.Linear(size, model.z_size)
         self.logvar = nn.Linear(size, model.z_size)

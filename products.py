@@ -7,6 +7,7 @@ LSTM it takes oneDNN by itself; for single products one has to ask.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FITTING = 512  # rows multiplied together: the gates of more do not fit into a processor's caches
+FITTING = 512  # rows that are worked out together at most
+LEAST = 256  # rows that are worth a thread of their own
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Part = TypeVar("Part", bound=nn.Module)
@@ -101,8 +103,8 @@ def prepared(part: Part, layout: Callable[[Part, torch.dtype], Layout], precisio
 
 
 def layouts(model: nn.Module) -> list[Any]:
-    """What is laid out now of a model's parts."""
-    return [_PREPARED[part] for part in model.modules() if part in _PREPARED]
+    """What is laid out now of a model's parts, itself left out."""
+    return [_PREPARED[part] for part in model.modules() if part is not model and part in _PREPARED]
 
 
 # ---------------------------------------------------------------- side by side
@@ -128,7 +130,7 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: to
 
 
 def in_parts(work: Callable[[slice], Tensor], rows: int, device: torch.device) -> Tensor:
-    """What is made of many rows, FITTING of them at a time, side by side on a CPU.
+    """What is made of many rows, side by side in parts of one size on a CPU.
 
     Args:
         work: makes a tensor [rows of the slice, ...].
@@ -138,4 +140,6 @@ def in_parts(work: Callable[[slice], Tensor], rows: int, device: torch.device) -
     """
     if rows <= FITTING or device.type != "cpu":
         return work(slice(0, rows))
-    return torch.cat(in_threads(work, [slice(first, first + FITTING) for first in range(0, rows, FITTING)], device))
+    parts = max(-(-rows // FITTING), min(torch.get_num_threads(), rows // LEAST))
+    ends = [rows * part // parts for part in range(parts + 1)]
+    return torch.cat(in_threads(work, [slice(*pair) for pair in itertools.pairwise(ends)], device))

@@ -112,18 +112,19 @@ class LayerStates:
     Attributes:
         outputs: float32 [B, H] of each layer.
         cells: the same, of an LSTM.
-        gates: float32 [B, G] of each layer. What the input adds to those of the first layer has to stand there before a step.
+        gates: float32 [B, G] of the first layer: what the input adds to them has to stand there before a step. Of an LSTM of each layer.
     """
 
     def __init__(self, state: Tensor, layers: int, is_lstm: bool, precision: torch.dtype) -> None:
         parts = [[one.contiguous() for one in part.chunk(layers, dim=1)] for part in state_parts(state.clone(), is_lstm)]
         self.outputs, self.cells = parts[0], parts[1] if is_lstm else []
         rows, size = self.outputs[0].shape
-        self.gates = [state.new_empty(rows, (4 if is_lstm else 3) * size) for _ in range(layers)]
-        self.four = [gates.chunk(4, dim=1) for gates in self.gates] if is_lstm else []  # views
-        self.room = torch.empty_like(self.outputs[0])
-        self.first = self.outputs[0].to(precision)  # of the first layer; in float32 the same tensor
-        self.both = [torch.cat(pair, dim=1).to(precision) for pair in itertools.pairwise(self.outputs)]  # of a layer, and of the one above
+        self.gates = [state.new_empty(rows, 4 * size) for _ in range(layers)] if is_lstm else [state.new_empty(rows, 3 * size)]
+        if is_lstm:
+            self.four = [gates.chunk(4, dim=1) for gates in self.gates]  # views
+            self.room = torch.empty_like(self.outputs[0])
+            self.first = self.outputs[0].to(precision)  # of the first layer; in float32 the same tensor
+            self.both = [torch.cat(pair, dim=1).to(precision) for pair in itertools.pairwise(self.outputs)]  # of a layer, and the one above
 
     def joined(self) -> Tensor:
         """As one state [B, S]."""

@@ -161,9 +161,9 @@ def decode_steps(
         [B, T] and more, steps; see heads.py.
     """
 
-    def make() -> Callable[..., Tensor]:
+    def make() -> tuple[Callable[..., Tensor], list[Tensor | None]]:
         banned = banned_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
-        return lambda *given: _decode_rows(vae, banned, sample, *given)
+        return lambda *given: _decode_rows(vae, banned, sample, *given), banned
 
     def decode_part(part: slice) -> Tensor:
         given = [z[part], uniform[part]] if hits is None else [z[part], uniform[part], hits[part]]

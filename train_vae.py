@@ -84,7 +84,7 @@ def fine_tuning_remark(log: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
 
 
 def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int, device: torch.device = CPU) -> Draws:
-    """The random numbers of one global batch, drawn where they are used: the same on all CPUs, others on a GPU."""
+    """The random numbers of one global batch, drawn where they are used: the same on all CPUs, others on each kind of GPU."""
     rng = training.generator(seed, DRAWS, step, device=device)
     shape = (batch_size, model.tokenizer.steps)
     inputs, outputs = model.embedding.size, model.config.decoder_size

@@ -43,7 +43,8 @@ def numpy_seed(seed: int, *purpose: int) -> int:
 
 
 def generator(seed: int, *purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose of a run. What a CPU draws is the same on all; a GPU draws other numbers."""
+    """A generator for one purpose of a run. What CPUs draw is the same on all; each kind of GPU draws
+    numbers of its own."""
     return torch.Generator(device).manual_seed(numpy_seed(seed, *purpose))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from config import HOLD, REST
 from family.corpus import WindowData, shift_bounds
 
-TOGETHER = 1 << 18  # windows whose bounds are looked for together
-SHARE = 0.25  # of a device's free memory that windows may take
+TOGETHER = 1 << 18  # windows that are carried over together
+SHARE = 0.25  # of a device's free memory that windows may take; while they are put together it is twice as much
 
 
 class ResidentWindows:
@@ -25,14 +25,17 @@ class ResidentWindows:
     def __init__(self, windows: WindowData, device: torch.device) -> None:
         self.windows, self.device = windows, device
         self.is_groove = windows.tokenizer.representation == "groove"
-        tokens = windows.tokens[windows.train_index]
-        narrow = tokens.astype(np.int16) if tokens.dtype == np.uint16 else tokens  # which PyTorch hardly knows; tokens are below 512
-        self.tokens = torch.from_numpy(narrow).to(device)  # a byte or two a step
-        self.bounds: Tensor | None = None
-        if windows.config.transpose and windows.tokenizer.representation in ("mono", "trio"):
-            parts = [tokens[first : first + TOGETHER] for first in range(0, len(tokens), TOGETHER)]
-            bounds = [np.stack(shift_bounds(part.astype(np.int64), windows.config), axis=1) for part in parts]
-            self.bounds = torch.from_numpy(np.concatenate(bounds).astype(np.int8)).to(device)  # [windows, 2]
+        moves = bool(windows.config.transpose) and windows.tokenizer.representation in ("mono", "trio")
+        tokens, bounds = [], []
+        for first in range(0, len(windows.train_index), TOGETHER):
+            some = windows.tokens[windows.train_index[first : first + TOGETHER]]
+            # a byte or two a step, as in the token file; but PyTorch hardly knows uint16
+            tokens.append(torch.from_numpy(some.astype(np.int16) if some.dtype == np.uint16 else some).to(device))
+            if moves:
+                shifts = np.stack(shift_bounds(some.astype(np.int64), windows.config), axis=1)
+                bounds.append(torch.from_numpy(shifts.astype(np.int8)).to(device))
+        self.tokens = torch.cat(tokens)  # [windows, T] and more
+        self.bounds = torch.cat(bounds) if moves else None  # [windows, 2]
 
     def batch(self, index: np.ndarray, seed: Sequence[int]) -> Tensor:
         """As WindowData.batch, on the device. -> int64 or float32 [B, T] and more"""

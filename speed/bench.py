@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from config import UserError
-from speed.machine import Machine, Work, spread
+from speed.machine import Machine, Work, at_once, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2  # calls before a rate is measured: in the second a GPU's work may be recorded
@@ -37,7 +37,7 @@ class Bench:
         machine: Machine,
         repeats: int,
         only: Sequence[str] = (),
-        wait: Callable[[], object] = int,
+        wait: Callable[[], object] = at_once,
         now: Callable[[torch.dtype], float] | None = None,
     ) -> None:
         self.machine, self.repeats, self.only, self.wait, self.now = machine, repeats, only, wait, now

@@ -160,8 +160,9 @@ def measure_device(bench: Bench, device: torch.device) -> None:
         for batch, kind in itertools.product((1, *ON_DEVICE), PRECISIONS):
 
             def decoded(batch: int = batch, here: MusicVAE = here, kind: str = kind) -> Work:
-                once = multiply_adds(decode_work(here, COUNTED, "float32"))
-                return Work(once * batch // COUNTED, getattr(torch, kind), batch, here.tokenizer.steps)
+                work = decode_work(here, COUNTED, "float32")
+                work()  # weights are laid out once
+                return Work(multiply_adds(work) * batch // COUNTED, getattr(torch, kind), batch, here.tokenizer.steps)
 
             name = f"{preset}, decoding on {device.type}, batch {batch}, {kind}"
             bench.rate(name, "windows", batch, decode_work(there, batch, kind), decoded)

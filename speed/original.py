@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +23,7 @@ class Original:
     def __init__(self, interpreter: str) -> None:
         self.interpreter = interpreter
         self._process: subprocess.Popen[str] | None = None
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would fill up
 
     def start(self) -> None:
         """Start it, and wait until it has found what it needs.
@@ -31,13 +33,11 @@ class Original:
         """
         command = [self.interpreter, "-W", "ignore", str(SERVER)]
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True)
         except OSError as error:
             raise UserError(f"--original {self.interpreter}: cannot be started ({error.strerror}); give a Python interpreter") from None
         if self._line().strip() != READY:
-            _, said = self._process.communicate()
-            last = said.strip().splitlines()[-1:] or ["it said nothing"]
-            raise UserError(f"--original {self.interpreter}: needs TensorFlow and magenta, see README.md ({last[0]})")
+            raise UserError(f"--original {self.interpreter}: needs TensorFlow and magenta, see README.md ({self._last_words()})")
 
     def rate(self, kind: str, batch: int) -> float:
         """Melodies a second. kind: training or sampling
@@ -51,7 +51,15 @@ class Original:
             self._process.stdin.flush()
             return float(self._line())
         except (OSError, ValueError):
-            raise UserError(f"--original {self.interpreter}: ended while {kind} was measured at batch {batch}") from None
+            where = f"while {kind} was measured at batch {batch}"
+            raise UserError(f"--original {self.interpreter}: ended {where} ({self._last_words()})") from None
+
+    def _last_words(self) -> str:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._said.seek(0)
+        return (self._said.read().strip().splitlines() or ["it said nothing"])[-1]
 
     def _line(self) -> str:
         assert self._process is not None and self._process.stdout is not None

@@ -180,6 +180,42 @@ def test_many_windows_are_those_that_few_are(tokenizer: TokenizerConfig, monkeyp
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("half", [False, True])
+def test_scheduled_sampling_in_parts_is_that_of_the_whole(threads: int, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against threads that compute gradients, or in half precision, or draw with another's numbers."""
+    vae, steps = make(KINDS["trio"], {"decoder_layers": 2}), music(KINDS["trio"])
+    shape = (B, vae.tokenizer.steps)
+    draws = Draws(randn(B, SIZES.z_size), torch.rand(shape) < 0.7, None, None, None, torch.rand(shape) < 0.7, torch.rand(*shape, 3))
+    z, before, found = randn(B, SIZES.z_size, seed=1).requires_grad_(), torch.get_num_threads(), []
+    monkeypatch.setattr("products.LEAST", 1)
+    torch.set_num_threads(threads)
+    try:
+        for fitting in (512, 2):
+            monkeypatch.setattr("products.FITTING", fitting)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                found.append(vae._own_inputs(steps, z, draws))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found) and not found[0].equal(vae.decoder.shown(steps, draws.keep))
+
+
+SOME_PRESETS = [*(name for name in FAMILY if "small" in name), "melody_2bar", "drums_4bar_hier_v3", "groove_4bar"]
+
+
+@pytest.mark.parametrize("preset", SOME_PRESETS)
+def test_every_weight_that_wants_a_gradient_gets_one(preset: str) -> None:
+    """Guards against training by several processes that wait for a gradient which never comes."""
+    options = preset_options(TrainVAE, preset)
+    sizes = {"encoder_size": 6, "decoder_size": 8, "z_size": 4, **({"conductor_size": 6} if options.model.levels else {})}
+    vae = MusicVAE(dataclasses.replace(options.model, **sizes), options.tokenizer)
+    steps = music(options.tokenizer, 2)
+    logits, mu, logvar = vae(steps, Draws(randn(2, 4)))
+    (vae.reconstruction_nats(logits, steps).mean() + kl_nats(mu, logvar).sum()).backward()
+    assert [name for name, weight in vae.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
 @EACH_KIND
 @EACH_DECODER
 def test_scheduled_sampling_shows_what_the_model_writes(tokenizer: TokenizerConfig, decoder: dict[str, Any]) -> None:

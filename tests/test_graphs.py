@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -63,7 +65,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU as a GPU."""
     for name, stand_in in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": Graph, "graph": recording}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
     monkeypatch.setattr(graphs, "DEVICE", "cpu")
 
 
@@ -71,10 +74,10 @@ def known(model: nn.Module) -> Recordings:
     return prepared(model, lambda *_: 1 / 0, torch.float32)  # type: ignore[arg-type,return-value]
 
 
-def scaled(model: nn.Linear, calls: list[int]) -> Callable[[], Callable[..., Tensor]]:
-    def make() -> Callable[..., Tensor]:
+def scaled(model: nn.Linear, calls: list[int]) -> Callable[[], tuple[Callable[..., Tensor], object]]:
+    def make() -> tuple[Callable[..., Tensor], object]:
         calls.append(1)
-        return lambda x: (2 * x + 1) @ model.weight.t()
+        return lambda x: (2 * x + 1) @ model.weight.t(), None
 
     return make
 
@@ -94,8 +97,7 @@ def test_the_second_call_records_and_the_third_replays() -> None:
 
 @torch.no_grad()
 def test_results_stay_and_inputs_are_left_alone() -> None:
-    model = nn.Linear(3, 4)
-    graph = Recording(model, lambda x: x.mul_(2), randn(2, 3))
+    graph = Recording(lambda x: x.mul_(2), None, randn(2, 3))
     first, second = randn(2, 3, seed=1), randn(2, 3, seed=2)
     results = graph(first), graph(second)
     torch.testing.assert_close(results[0], 2 * randn(2, 3, seed=1))
@@ -115,15 +117,34 @@ def test_new_weights_are_recorded_anew() -> None:
 
 
 @torch.no_grad()
-def test_what_cannot_be_recorded_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_recorded_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> Graph:
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
     model, calls, x = nn.Linear(3, 4), [], randn(2, 3)
     for _ in range(4):
         torch.testing.assert_close(replayed(model, "twice", scaled(model, calls), torch.float32, x), (2 * x + 1) @ model.weight.t())
     assert known(model).impossible
+    assert capsys.readouterr().err == "decoding goes on without CUDA graphs: operation not permitted when stream is capturing\n"
+
+
+@torch.no_grad()
+def test_few_recordings_are_kept_and_none_without_its_model() -> None:
+    """Guards against a GPU's memory that fills up, shape by shape and model by model."""
+    model, calls = nn.Linear(3, 4), []
+    for rows in range(2, 2 + graphs.MOST + 3):
+        for _ in range(2):
+            replayed(model, "twice", scaled(model, calls), torch.float32, randn(rows, 3))
+    assert len(known(model).made) == graphs.MOST
+    vae = make(KINDS["mono"], {})
+    for _ in range(3):
+        sampling.decode_steps(vae, randn(3, SIZES.z_size), torch.rand(3, vae.tokenizer.steps, 1), SampleConfig())
+    recordings, gone = known(vae), weakref.ref(vae)
+    recording = weakref.ref(next(iter(recordings.made.values())))
+    del vae, recordings
+    gc.collect()
+    assert gone() is None and recording() is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,5 @@
-"""That nothing strays between devices, and that no loop waits for one: on a device that only PyTorch's fake tensors know, so that this is
-seen without a GPU. A tensor left on the CPU, or a number read back in the middle of a loop, is an error there."""
+"""That models work on another device: on one that only PyTorch's fake tensors know, so that this is seen without a GPU. Two tensors on
+different devices in one operation, or a number read back in the middle of a loop, are errors there; copies between devices are not."""
 
 from __future__ import annotations
 

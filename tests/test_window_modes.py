@@ -22,6 +22,7 @@ import training
 from checkpoints import VAE_KIND, load_vae, read_checkpoint
 from config import DIFFUSION_FILE, TOKEN_FILE, VAE_FILE, DataConfig, SongConfig, TokenizerConfig
 from family.drums import patterns_to_midi, read_patterns, tapped
+from family.resident import ResidentWindows
 from family.windows import read_windows, windows_to_midi
 from latents import as_steps
 from midi_utils import read_midi
@@ -131,8 +132,10 @@ def test_windows_that_live_on_the_device_teach_the_same(
     kind: str, run_of: Callable[[str], Path], band: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("examples.fits", lambda *_: True)
+    taken, batch = [], ResidentWindows.batch
+    monkeypatch.setattr(ResidentWindows, "batch", lambda self, *args: taken.append(1) or batch(self, *args))
     flags = ["--data", str(band), "--preset", PRESETS[kind], "--run-dir", str(tmp_path), *TINY, *PACE, *FLAGS[kind]]
-    assert here("train_vae", *flags).code == 0
+    assert here("train_vae", *flags).code == 0 and len(taken) == 12
     ours, mapped = (read_checkpoint(folder / VAE_FILE, VAE_KIND)["weights"] for folder in (tmp_path, run_of(kind)))
     assert all(torch.equal(ours[name], weight) for name, weight in mapped.items())
 
