@@ -374,12 +374,12 @@ class MusicVAE(nn.Module):
         walk = self.decoder.begin(z, precision)
         start = before = self.embedding.start(len(z))
         written = []
-        for t in range(steps.shape[1]):
+        for t in range(steps.shape[1] - 1):
             seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
             drawn = self.embedding.draw(walk.step(t, seen), draws.uniform[:, t])
             before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
             written.append(before)
-        return torch.stack(written, dim=1)
+        return torch.stack([*written, steps[:, -1]], dim=1)  # the last is shown to nobody
 
     def reconstruction_nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         """Reconstruction loss of each example, summed over its steps. logits: [B, T, V] -> [B], nats (groove: see GrooveEmbedding)"""

@@ -96,8 +96,8 @@ def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfi
         return (uniform(*shape, size) >= train.dropout).float() / (1 - train.dropout) if train.dropout else None
 
     noise = torch.randn(batch_size, model.config.z_size, generator=rng, device=device)
-    keep = uniform(*shape) >= train.word_dropout
-    draws = Draws(noise, keep, mask(inputs), mask(inputs), mask(outputs))
+    keep = uniform(*shape) >= train.word_dropout  # drawn in any case, so that what is drawn after it stays the same
+    draws = Draws(noise, keep if train.word_dropout else None, mask(inputs), mask(inputs), mask(outputs))
     share = train.scheduled_sampling
     share *= training.inverse_sigmoid(step, train.sampling_rate) if train.sampling_rate else training.linear_rise(step, train.steps)
     if share == 0:

@@ -508,8 +508,8 @@ def test_draws_of_a_batch_are_what_the_options_say() -> None:
     assert draws.noise is not None and again.noise is not None and other.noise is not None
     assert torch.equal(draws.noise, again.noise) and not torch.equal(draws.noise, other.noise)
     plain = train_vae.make_draws(model, 50, 0, VAETrainConfig(dropout=0, word_dropout=0, scheduled_sampling=0), seed=0)
-    assert plain.encoder_mask is None and plain.from_model is None
-    assert plain.keep is not None and plain.keep.all()
+    assert plain.encoder_mask is None and plain.from_model is None and plain.keep is None
+    assert plain.noise is not None and torch.equal(plain.noise, train_vae.make_draws(model, 50, 0, train, seed=0).noise)
 
 
 def test_loss_is_reconstruction_plus_beta_times_kl() -> None:
