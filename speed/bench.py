@@ -75,11 +75,7 @@ class Bench:
             self._note(name, "ms", [1000 * self._seconds(work) / count for _ in range(self.repeats)])
 
     def _seconds(self, work: Callable[[], object]) -> float:
-        self.wait()
-        begin = time.perf_counter()
-        work()
-        self.wait()
-        return time.perf_counter() - begin
+        return seconds(work, self.wait)
 
     def times(self, name: str, count: int, ours: Callable[[], Callable[[], object]], theirs: Callable[[], float]) -> None:
         """Measure how many times as quick as a rival we are, by turns: a ratio from each turn.
@@ -104,6 +100,15 @@ class Bench:
             text += f"  {found['share']:.0%} of the machine's best ({found['share_min']:.0%} to {found['share_max']:.0%})"
         self.results[name] = {**found, "unit": unit}
         print(text, flush=True)
+
+
+def seconds(work: Callable[[], object], wait: Callable[[], object] = at_once) -> float:
+    """How long a function takes. wait: waits until a device has done what it was told to do"""
+    wait()
+    begin = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begin
 
 
 def sustained(work: Callable[[], object], count: int, least: float = 1.5) -> float:
