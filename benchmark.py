@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from speed.bench import Bench
     from speed.original import Original
 
+RIVAL = "times the original"  # how the names of figures begin that need one
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
 
@@ -90,7 +91,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--compare", default="", metavar="OLD.json", help="an earlier record to set beside: how many times as good each is")
     rival = "an interpreter that has TensorFlow and magenta (see README.md), to set the original MusicVAE beside ours by turns"
     parser.add_argument("--original", default="", metavar="PYTHON", help=rival)
-    parser.add_argument("--device", default="cpu", help="cuda: training and decoding on a GPU instead of all else")
+    parser.add_argument("--device", default="cpu", help="cuda (or auto, where there is one): training and decoding on a GPU alone")
     parser.add_argument("--largest", type=float, default=20, help="largest model of the family to measure, in millions of parameters")
     parser.add_argument("--skip-job", action="store_true", help="figures only, not the main job")
     options = parser.parse_args(argv)
@@ -105,6 +106,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.compare and Path(options.compare).resolve() == options.record:
         raise UserError(f"--compare {options.compare}: this call would overwrite it; give another --output-dir")
     return options
+
+
+def require_figures(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """
+    Args:
+        names: of all figures.
+
+    Raises:
+        UserError: none is asked for, or a rival is, or is not, for nothing.
+    """
+    wanted = [name for name in names if not options.only or any(word in name for word in options.only)]
+    beside = [name for name in wanted if name.startswith(RIVAL)]
+    if not wanted:
+        raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
+    if len(beside) == len(wanted) and not options.original:
+        raise UserError(f"--only {' '.join(options.only)}: these figures need --original PYTHON, see README.md")
+    if options.original and not beside:
+        raise UserError(f"--original {options.original}: no figure that is asked for needs it; leave it out")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -122,15 +141,17 @@ def main(argv: Sequence[str]) -> int:
     original = Original(options.original) if options.original else None
     device = training.choose_device(options.device)
     on_cpu, wait = device.type == "cpu", at_once if device.type == "cpu" else partial(torch.cuda.synchronize, device)
-    measures = all_measures(options.largest, original) if on_cpu else [partial(model_rates.measure_device, device=device)]
+
+    def measures(rival: Original | None) -> list[Callable[[Bench], None]]:
+        return all_measures(options.largest, rival) if on_cpu else [partial(model_rates.measure_device, device=device)]
+
     listing = Listing()
-    for measure in measures if options.list or options.only else ():
+    for measure in measures(original or Original(sys.executable)):
         measure(listing)
     if options.list:
         print("\n".join(listing.names))
         return 0
-    if options.only and not any(word in name for word in options.only for name in listing.names):
-        raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
+    require_figures(options, listing.names)
     if original is not None:
         original.start()
     make_room(options.record.parent)
@@ -146,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     path = options.record.with_name("benchmark_stopped.json") if options.record.exists() else options.record
     try:
         with original or contextlib.nullcontext():
-            for measure in measures:
+            for measure in measures(original):
                 measure(bench)
         record["peak_mb"] = round(peak_megabytes())
         if not options.skip_job and not options.only and on_cpu:

@@ -23,7 +23,6 @@ class Original:
     def __init__(self, interpreter: str) -> None:
         self.interpreter = interpreter
         self._process: subprocess.Popen[str] | None = None
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would fill up
 
     def start(self) -> None:
         """Start it, and wait until it has found what it needs.
@@ -32,12 +31,15 @@ class Original:
             UserError: the interpreter cannot be started, or lacks something.
         """
         command = [self.interpreter, "-W", "ignore", str(SERVER)]
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would fill up
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True)
         except OSError as error:
             raise UserError(f"--original {self.interpreter}: cannot be started ({error.strerror}); give a Python interpreter") from None
         if self._line().strip() != READY:
-            raise UserError(f"--original {self.interpreter}: needs TensorFlow and magenta, see README.md ({self._last_words()})")
+            raise UserError(
+                f"--original {self.interpreter}: is no Python with TensorFlow and magenta, see README.md ({self._last_words()})"
+            )
 
     def rate(self, kind: str, batch: int) -> float:
         """Melodies a second. kind: training or sampling

@@ -234,7 +234,9 @@ def test_compared_says_better_as_more_than_one() -> None:
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
         (["--device", "tpu"], "--device tpu: give auto, cpu, cuda or cuda:N"),
         (["--original", "no-such-python"], "--original no-such-python: is nothing that can be run"),
-        (["--original", sys.executable, "--only", "times the original"], f"--original {sys.executable}: needs TensorFlow and magenta"),
+        (["--original", sys.executable, "--only", "times the original"], f"--original {sys.executable}: is no Python with TensorFlow"),
+        (["--only", "times the original"], "--only times the original: these figures need --original PYTHON, see README.md"),
+        (["--original", sys.executable, "--only", "fingered"], f"--original {sys.executable}: no figure that is asked for needs it"),
     ],
 )
 def test_refusals(flags: list[str], said: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +281,7 @@ def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pyte
 def test_figures_are_listed_without_being_measured(here: Here) -> None:
     names = here("benchmark", "--list").out.splitlines()
     assert len(names) == len(set(names)) > 100 and {"one riff fingered", "whole riffs, 64", "generate.py --help"} <= set(names)
+    assert "times the original, sampling, batch 64, bfloat16" in names
 
 
 @pytest.mark.parametrize("script", ["train_vae", "train_diffusion", "train_lm", "generate", "benchmark"])
