@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from config import DIFFUSION_FILE, VAE_FILE, RunConfig, UserError, run_script
 from files import make_room, write_file
+from speed.original import RIVAL, Original
 
 if TYPE_CHECKING:
     from speed.bench import Bench
-    from speed.original import Original
 
-RIVAL = "times the original"  # how the names of figures begin that need one
 JOB = ("train_vae.py", "train_diffusion.py", "generate.py", "check_midi.py", "visualize_tokens.py", "evaluate.py")
 
 
@@ -136,7 +135,6 @@ def main(argv: Sequence[str]) -> int:
     from speed import model_rates
     from speed.bench import Bench, Listing, compared, peak_megabytes
     from speed.machine import at_once, measure_machine, product_rate
-    from speed.original import Original
 
     original = Original(options.original) if options.original else None
     device = training.choose_device(options.device)

@@ -23,7 +23,7 @@ from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import decode_steps, denoising_times, sample_latents, sample_riffs
 from speed.bench import Bench
 from speed.machine import Work, multiply_adds
-from speed.original import Original
+from speed.original import RIVAL, Original
 
 BATCHES = (1, 64, 1024)  # that are sampled
 TRAINED = (64, 512)
@@ -137,10 +137,10 @@ def measure_original(bench: Bench, original: Original | None) -> None:
     vae, precision = MusicVAE(options.model, options.tokenizer), training.choose_precision(options.train.precision, torch.device("cpu"))
     for batch in TRAINED:
         ours, theirs = partial(train_work, vae, options, batch, precision), partial(original.rate, "training", batch)
-        bench.times(f"times the original, training, batch {batch}, {_name(precision)}", batch, ours, theirs)
+        bench.times(f"{RIVAL}, training, batch {batch}, {_name(precision)}", batch, ours, theirs)
     for batch, kind in itertools.product(BATCHES, PRECISIONS):
         ours, theirs = partial(decode_work, vae, batch, kind), partial(original.rate, "sampling", batch)
-        bench.times(f"times the original, sampling, batch {batch}, {kind}", batch, ours, theirs)
+        bench.times(f"{RIVAL}, sampling, batch {batch}, {kind}", batch, ours, theirs)
 
 
 def measure_device(bench: Bench, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from config import UserError
 
 SERVER = Path(__file__).with_name("original_server.py")
 READY = "ready"  # what it says first
+RIVAL = "times the original"  # how the names of figures begin that need it
 
 
 class Original:
