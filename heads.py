@@ -60,8 +60,14 @@ class StepEmbedding(nn.Module, ABC):
         """What `write_gates` needs, computed once. weight: [G, E]; bias: [G]"""
 
     @abstractmethod
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
-        """A step's share of the next one's gates: weight times its vector, plus bias. gates: [B, G], overwritten; before: one of each"""
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
+        """A step's share of the next one's gates (weight times its vector, plus bias), and more.
+
+        Args:
+            gates: [B, G], overwritten.
+            before: a step for each row.
+            more: [B, G]
+        """
 
     @abstractmethod
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
@@ -152,7 +158,7 @@ class TokenEmbedding(StepEmbedding):
 
     def split(self, steps: Tensor) -> Sequence[Tensor]:
         """The parts of some steps, each int64 [...]."""
-        return steps.unbind(dim=-1) if len(self.parts) > 1 else [steps]
+        return steps.unbind(dim=-1) if len(self.sizes) > 1 else [steps]
 
     def split_logits(self, logits: Tensor) -> Sequence[Tensor]:
         """Those of each part. [..., V of the part]"""
@@ -173,11 +179,11 @@ class TokenEmbedding(StepEmbedding):
         biases = [bias, *[torch.zeros_like(bias)] * (len(weights) - 1)]
         return [F.linear(table, w, b) for table, w, b in zip(self.tables(), weights, biases, strict=True)]
 
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
-        parts = self.split(before)
-        torch.index_select(tables[0], 0, parts[0], out=gates)
-        for table, part in zip(tables[1:], parts[1:], strict=True):
-            gates.add_(table.index_select(0, part))
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
+        first, *others = (table.index_select(0, part) for table, part in zip(tables, self.split(before), strict=True))
+        for other in others:
+            first.add_(other)
+        torch.add(first, more, out=gates)
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         outputs, biases = output.split(self.embed_size, dim=-1), bias.split(self.sizes)
@@ -218,8 +224,18 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         int64 [B], never a token of probability 0.
     """
+    return drawn_at(probabilities, uniform.double().unsqueeze(-1))
+
+
+def draw_heights(uniform: Tensor) -> Sequence[Tensor]:
+    """Uniform numbers as drawn_at wants them, those of all steps at once. [B, T] -> T of float64 [B, 1]"""
+    return uniform.double().t().contiguous().unsqueeze(-1).unbind()
+
+
+def drawn_at(probabilities: Tensor, heights: Tensor) -> Tensor:
+    """As inverse_cdf; heights: float64 [B, 1], the uniform numbers, see draw_heights"""
     cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]  # rounding may leave the sum off 1
+    target = heights * cumulative[:, -1:]  # rounding may leave the sum off 1
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
 
@@ -274,8 +290,8 @@ class GrooveEmbedding(StepEmbedding):
     def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
         return [weight, bias]
 
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor]) -> None:
-        gates.copy_(F.linear(before, *tables))
+    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
+        torch.add(F.linear(before, *tables), more, out=gates)
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         return output + bias

@@ -184,7 +184,7 @@ class LanguageModelStepper:
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self._products = []
+        self._products, self._minus_two = [], torch.full((), -2.0, device=model.output.weight.device)
         for layer in model.layers:
             weight, bias = torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1), layer.bias_ih_l0 + layer.bias_hh_l0
             self._products.append(Product(*(weights_for_cell(some, layer.hidden_size) for some in (weight, bias))))
@@ -202,7 +202,7 @@ class LanguageModelStepper:
         for product, (hidden, cell) in zip(self._products, state.layers, strict=True):
             gates, after = product(torch.cat([x, hidden[0]], dim=1)).sigmoid_(), cell[0].clone()  # [B, 4H], [B, H]
             x = torch.empty_like(after)
-            lstm_cell(gates.chunk(4, dim=1), after, torch.empty_like(after), x)
+            lstm_cell(gates.chunk(4, dim=1), after, torch.empty_like(after), x, self._minus_two)
             layers.append((x[None], after[None]))
         logits = self.model.output(x)
         if self.model.copy is not None:

@@ -8,6 +8,7 @@ of L steps. What stands on a step depends on the representation, see heads.py. R
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -230,7 +231,7 @@ class DecoderWeights:
         sizes = [self.embedding.vector_size, places.shape[1], decoder.z_size, decoder.plan.out_features // decoder.steps]
         w_before, w_place, self.w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
         self.tables = self.embedding.gate_tables(w_before, self.layers.input_bias)
-        self.from_place = F.linear(places, w_place) if w_place.shape[1] else None  # [T, G]
+        self.from_place = F.linear(places, w_place).unbind() if w_place.shape[1] else None  # T of [G]
         self.w_plan = w_plan.t() if w_plan.shape[1] else None
         self.output = Product(*self.embedding.output_weights(decoder.output.weight, decoder.output.bias, decoder.output_bias))
 
@@ -252,9 +253,9 @@ class StepByStep:
         decoder = self.decoder
         self.states = self.weights.layers.begin(torch.tanh(decoder.first_state(z)))
         self.from_z = F.linear(z, self.weights.w_z)  # [B, G]
-        self.plan = decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous()  # [T, B, C]
+        self.plan = decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous().unbind()  # T of [B, C]
+        self.logits = self.weights.output.for_rows(len(z))
 
-    @torch.no_grad()
     def step(self, t: int, before: Tensor, place: int | None = None) -> Tensor:
         """The logits of a step.
 
@@ -266,14 +267,13 @@ class StepByStep:
         Returns:
             [B, V]
         """
-        weights, gates = self.weights, self.states.gates[0]
-        weights.embedding.write_gates(gates, before, weights.tables)
-        gates.add_(self.from_z)
+        weights, gates = self.weights, self.states.gates
+        weights.embedding.write_gates(gates, before, weights.tables, self.from_z)
         if weights.from_place is not None:
             gates.add_(weights.from_place[t if place is None else place])
         if weights.w_plan is not None:
             gates.addmm_(self.plan[t], weights.w_plan)
-        return weights.output(weights.layers.step(self.states))
+        return self.logits(weights.layers.step(self.states))
 
 
 class SegmentBySegment:
@@ -286,23 +286,26 @@ class SegmentBySegment:
         self.states = self.conductor.begin(torch.tanh(decoder.conductor_state(z)))
         self.core: StepByStep | None = None
 
-    @torch.no_grad()
     def step(self, t: int, before: Tensor) -> Tensor:
         """As StepByStep.step."""
-        decoder = self.decoder
-        segment, place = divmod(t, decoder.length)
+        segment, place = divmod(t, self.decoder.length)
         if self.core is None or place == 0:
-            ended = self.core.states.joined() if self.core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
-            told = decoder.told(self.z, ended, segment)
-            self.states.gates[0].copy_(F.linear(told, self.conductor.input_weight, self.conductor.input_bias))
-            embedding = self.conductor.step(self.states)
-            if self.core is None:
-                self.core = decoder.core.begin(embedding, self.precision)
-            else:
-                self.core.begin(embedding)
-            if not decoder.feedback:
-                before = decoder.embedding.start(len(before))
+            self.core = self._next_core(segment)
+            if not self.decoder.feedback:
+                before = self.decoder.embedding.start(len(before))
         return self.core.step(place, before, t)
+
+    @torch.no_grad()
+    def _next_core(self, segment: int) -> StepByStep:
+        decoder, core = self.decoder, self.core
+        ended = core.states.joined() if core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
+        told = decoder.told(self.z, ended, segment)
+        self.states.gates.copy_(F.linear(told, self.conductor.input_weight, self.conductor.input_bias))
+        embedding = self.conductor.step(self.states)
+        if core is None:
+            return decoder.core.begin(embedding, self.precision)
+        core.begin(embedding)
+        return core
 
 
 # ---------------------------------------------------------------- the whole
@@ -374,10 +377,10 @@ class MusicVAE(nn.Module):
         walk = self.decoder.begin(z, precision)
         start = before = self.embedding.start(len(z))
         written = []
-        for t in range(steps.shape[1] - 1):
+        given = (steps.unbind(dim=1), draws.from_model.unbind(dim=1), draws.uniform.unbind(dim=1))
+        for t, (known, from_model, uniform) in enumerate(itertools.islice(zip(*given, strict=True), steps.shape[1] - 1)):
             seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
-            drawn = self.embedding.draw(walk.step(t, seen), draws.uniform[:, t])
-            before = where_steps(draws.from_model[:, t], drawn, steps[:, t])
+            before = where_steps(from_model, self.embedding.draw(walk.step(t, seen), uniform), known)
             written.append(before)
         return torch.stack([*written, steps[:, -1]], dim=1)  # the last is shown to nobody
 

@@ -48,30 +48,44 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [B, inputs] -> [B, outputs], in the precision multiplied in"""
-        x = x.to(self.precision)
-        if self.packed is None:
-            assert self.weight is not None
-            return F.linear(x, self.weight, self.bias)
-        if self._is_for_few(x):
-            return F.linear(x, self.weight, self.bias) if len(x) > 1 else self._of_one(x)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return self.for_rows(len(x))(x if x.dtype == self.precision else x.to(self.precision))
 
-    def _is_for_few(self, x: Tensor) -> bool:
-        return len(x) <= self.FEW and self.weight is not None
+    def for_rows(self, rows: int) -> Callable[[Tensor], Tensor]:
+        """The same as a function of so many rows, in the precision multiplied in; what it hangs on is looked up once, not at each call."""
+        weight, bias, packed = self.weight, self.bias, self.packed
+        if packed is not None and not self._is_for_few(rows):
+            multiply = torch.ops.mkldnn._linear_pointwise.default
+            return lambda x: multiply(x, packed, bias, "none", [], "")
+        assert weight is not None
+        if rows > 1 or packed is None:
+            return lambda x: F.linear(x, weight, bias)
+        return lambda x: (torch.mv(weight, x[0]) if bias is None else torch.addmv(bias, weight, x[0])).unsqueeze(0)
 
-    def _of_one(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        product = torch.mv(self.weight, x[0]) if self.bias is None else torch.addmv(self.bias, self.weight, x[0])
-        return product.unsqueeze(0)
+    def _is_for_few(self, rows: int) -> bool:
+        return rows <= self.FEW and self.weight is not None
 
-    def add_to(self, sums: Tensor, x: Tensor) -> None:
-        """Add the product to float32 [B, outputs]; not for one with a bias. x: [B, inputs]"""
-        assert self.bias is None
-        sums.add_(self(x))
+    def bound(self, x: Tensor, room: Tensor, add: bool = False) -> Callable[[], Tensor]:
+        """The product of what stands in a tensor, whenever that may be, in float32.
 
-    def write_to(self, room: Tensor, x: Tensor) -> Tensor:
-        """The product in float32, in `room` or elsewhere. room: float32 [B, outputs]; x: [B, inputs] -> [B, outputs]"""
-        return self(x) if self.precision == torch.float32 else room.copy_(self(x))
+        Args:
+            x: [B, inputs], in the precision multiplied in.
+            room: float32 [B, outputs]
+            add: to what stands in the room; not with a bias.
+
+        Returns:
+            a function that multiplies, and says where the product stands: in the room or, if it is not added, where that is quicker.
+        """
+        assert not (add and self.bias is not None)
+        multiply, weight, bias = self.for_rows(len(x)), self.weight, self.bias
+        if len(x) == 1 and self.packed is not None and weight is not None:
+            vector, row = x[0], room[0]
+            if add:
+                return lambda: (row.addmv_(weight, vector), room)[1]
+            if bias is not None:
+                return lambda: (torch.addmv(bias, weight, vector, out=row), room)[1]
+        if add:
+            return lambda: room.add_(multiply(x))
+        return (lambda: multiply(x)) if self.precision == torch.float32 else (lambda: room.copy_(multiply(x)))
 
 
 @functools.cache

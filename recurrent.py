@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,24 +107,21 @@ def state_parts(state: Tensor, is_lstm: bool) -> tuple[Tensor, ...]:
 
 
 class LayerStates:
-    """Where layers are on their way, and room to work in: everything in here is overwritten at each step.
+    """Where layers are on their way: everything in here is overwritten at each step.
 
     Attributes:
         outputs: float32 [B, H] of each layer.
         cells: the same, of an LSTM.
-        gates: float32 [B, G] of the first layer: what the input adds to them has to stand there before a step. Of an LSTM of each layer.
+        gates: float32 [B, G] of the first layer: what the input adds to them has to stand there before a step.
+        steps: for each layer, a function that takes it one step on.
     """
 
-    def __init__(self, state: Tensor, layers: int, is_lstm: bool, precision: torch.dtype) -> None:
+    def __init__(self, state: Tensor, layers: int, is_lstm: bool) -> None:
         parts = [[one.contiguous() for one in part.chunk(layers, dim=1)] for part in state_parts(state.clone(), is_lstm)]
         self.outputs, self.cells = parts[0], parts[1] if is_lstm else []
         rows, size = self.outputs[0].shape
-        self.gates = [state.new_empty(rows, 4 * size) for _ in range(layers)] if is_lstm else [state.new_empty(rows, 3 * size)]
-        if is_lstm:
-            self.four = [gates.chunk(4, dim=1) for gates in self.gates]  # views
-            self.room = torch.empty_like(self.outputs[0])
-            self.first = self.outputs[0].to(precision)  # of the first layer; in float32 the same tensor
-            self.both = [torch.cat(pair, dim=1).to(precision) for pair in itertools.pairwise(self.outputs)]  # of a layer, and the one above
+        self.gates = state.new_empty(rows, (4 if is_lstm else 3) * size)
+        self.steps: list[Callable[[], None]] = []
 
     def joined(self) -> Tensor:
         """As one state [B, S]."""
@@ -158,7 +155,9 @@ class Stepping:
 
     def begin(self, state: Tensor) -> LayerStates:
         """state: [B, S]"""
-        return LayerStates(state, self.layers, self.is_lstm, self.precision)
+        states = LayerStates(state, self.layers, self.is_lstm)
+        states.steps = self._lstm_steps(states) if self.is_lstm else self._gru_steps(states)
+        return states
 
     def step(self, states: LayerStates) -> Tensor:
         """One step.
@@ -170,31 +169,55 @@ class Stepping:
         Returns:
             output [B, H], which the next step overwrites
         """
-        for layer in range(self.layers):
-            if self.is_lstm:
-                self._lstm_step(layer, states)
-            else:
-                below = states.gates[0] if layer == 0 else self.from_below[layer - 1](states.outputs[layer - 1]).float()
-                before = states.outputs[layer]
-                states.outputs[layer] = gru_cell(below, self.from_state[layer](before).float(), before)
+        for take in states.steps:
+            take()
         return states.outputs[-1]
 
-    def _lstm_step(self, layer: int, states: LayerStates) -> None:
-        gates, four, output = states.gates[layer], states.four[layer], states.outputs[layer]
-        if layer == 0:
-            self.from_state[0].add_to(gates, states.first)
-        else:
-            written = self.from_both[layer - 1].write_to(gates, states.both[layer - 1])
-            gates, four = (gates, four) if written is gates else (written, written.chunk(4, dim=1))
-        gates.sigmoid_()
-        lstm_cell(four, states.cells[layer], states.room, output)
-        if layer == 0 and states.first is not output:
-            states.first.copy_(output)
-        size = output.shape[1]
-        if layer:
-            states.both[layer - 1][:, size:].copy_(output)
-        if layer < len(states.both):
-            states.both[layer][:, :size].copy_(output)
+    def _lstm_steps(self, states: LayerStates) -> list[Callable[[], None]]:
+        """Where everything stands is looked up once; then a step is made of operations alone."""
+        first = states.outputs[0].to(self.precision)  # in float32 the same tensor
+        both = [torch.cat(pair, dim=1).to(self.precision) for pair in itertools.pairwise(states.outputs)]  # of a layer, and the one above
+        room, minus_two = torch.empty_like(states.outputs[0]), states.gates.new_full((), -2.0)
+
+        def layer_step(layer: int) -> Callable[[], None]:
+            output, cells = states.outputs[layer], states.cells[layer]
+            gates = torch.empty_like(states.gates) if layer else states.gates
+            product = self.from_both[layer - 1].bound(both[layer - 1], gates) if layer else self.from_state[0].bound(first, gates, add=True)
+            four, size = gates.chunk(4, dim=1), output.shape[1]
+            copies = [first] if layer == 0 and first is not output else []
+            copies += [above[:, :size] for above in both[layer : layer + 1]]
+            copies += [both[layer - 1][:, size:]] if layer else []
+
+            def take() -> None:
+                sums = product().sigmoid_()
+                lstm_cell(four if sums is gates else sums.chunk(4, dim=1), cells, room, output, minus_two)
+                for copy in copies:
+                    copy.copy_(output)
+
+            return take
+
+        return [layer_step(layer) for layer in range(self.layers)]
+
+    def _gru_steps(self, states: LayerStates) -> list[Callable[[], None]]:
+        """As _lstm_steps."""
+        seen = [output.to(self.precision) for output in states.outputs]  # in float32 the same tensors
+        rows, size = states.outputs[0].shape
+        both, new, one = states.gates.new_empty(rows, 2 * size), torch.empty_like(states.outputs[0]), states.gates.new_full((), 1.0)
+
+        def layer_step(layer: int) -> Callable[[], None]:
+            output, room = states.outputs[layer], torch.empty_like(states.gates)
+            product = self.from_state[layer].bound(seen[layer], torch.empty_like(room))
+            below = self.from_below[layer - 1].bound(seen[layer - 1], room) if layer else lambda: states.gates
+            copied = seen[layer] is not output
+
+            def take() -> None:
+                gru_cell(below(), product(), both, new, output, one)
+                if copied:
+                    seen[layer].copy_(output)
+
+            return take
+
+        return [layer_step(layer) for layer in range(self.layers)]
 
 
 def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
@@ -207,24 +230,33 @@ def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
     return weight
 
 
-def lstm_cell(gates: Sequence[Tensor], cells: Tensor, room: Tensor, output: Tensor) -> None:
+def lstm_cell(gates: Sequence[Tensor], cells: Tensor, room: Tensor, output: Tensor, minus_two: Tensor) -> None:
     """
     Args:
         gates: four of [B, H], see weights_for_cell, bent by a sigmoid.
         cells: [B, H], overwritten with the new ones.
         room: [B, H], to work in.
         output: [B, H], overwritten.
+        minus_two: [], which PyTorch would make of a number at each call, in three times the time that the product takes for one row.
     """
     enter, forget, new, leave = gates
     torch.addcmul(enter, enter, new, value=-2, out=room)
     torch.addcmul(room, forget, cells, out=cells)
-    torch.mul(cells, -2, out=room).sigmoid_()
+    torch.mul(cells, minus_two, out=room).sigmoid_()
     torch.addcmul(leave, leave, room, value=-2, out=output)
 
 
-def gru_cell(gates: Tensor, from_state: Tensor, before: Tensor) -> Tensor:
-    """gates, from_state: [B, 3H]; before: [B, H], the output before -> output [B, H]"""
-    size = 2 * before.shape[1]
-    reset, update = torch.add(gates[:, :size], from_state[:, :size]).sigmoid_().chunk(2, dim=1)
-    new = torch.addcmul(gates[:, size:], reset, from_state[:, size:]).sigmoid_().mul_(-2).add_(1)
-    return torch.lerp(new, before, update)
+def gru_cell(gates: Tensor, from_state: Tensor, both: Tensor, new: Tensor, output: Tensor, one: Tensor) -> None:
+    """
+    Args:
+        gates, from_state: [B, 3H], see weights_for_cell.
+        both: [B, 2H], to work in.
+        new: [B, H], to work in.
+        output: [B, H], the one before; overwritten.
+        one: [], see lstm_cell.
+    """
+    sizes = [both.shape[1], output.shape[1]]
+    (gates, gates_new), (from_state, state_new) = gates.split(sizes, dim=1), from_state.split(sizes, dim=1)
+    reset, update = torch.add(gates, from_state, out=both).sigmoid_().chunk(2, dim=1)
+    torch.addcmul(gates_new, reset, state_new, out=new).sigmoid_()
+    torch.lerp(torch.sub(one, new, alpha=2, out=new), output, update, out=output)

@@ -18,7 +18,7 @@ from torch import Tensor
 from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from graphs import replayed
-from heads import GrooveEmbedding, TokenEmbedding, inverse_cdf
+from heads import GrooveEmbedding, TokenEmbedding, draw_heights, drawn_at
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
 from models import MusicVAE
@@ -47,8 +47,9 @@ class RuleWalker:
         each = [rules] if isinstance(rules, RiffRules) else rules
         first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
         tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
-        self._following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
-        self._allowed = self._following >= 0
+        following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
+        self._tokens = following.shape[-1]
+        self._allowed, self._following = (following >= 0).unbind(), following.flatten(1).unbind()
         self._state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
         self._step = 0
 
@@ -58,8 +59,7 @@ class RuleWalker:
 
     def advance(self, tokens: Tensor) -> None:
         """Take in the next token of each riff. tokens: int64 [B]"""
-        following = self._following[self._step]
-        self._state = following.view(-1).index_select(0, self._state * following.shape[1] + tokens)
+        self._state = self._following[self._step].index_select(0, torch.add(tokens, self._state, alpha=self._tokens))
         self._step += 1
 
 
@@ -112,9 +112,9 @@ def _written(
     """
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, walker = vae.embedding.start(len(z)), RuleWalker(rules, len(z), z.device)
-    for t in range(vae.tokenizer.steps):
+    for t, heights in enumerate(draw_heights(uniform)):
         logits, allowed = walk.step(t, before), walker.allowed()
-        before = inverse_cdf(token_probabilities(logits, allowed, sample), uniform[:, t])
+        before = drawn_at(token_probabilities(logits, allowed, sample), heights)
         walker.advance(before)
         yield before, logits, allowed
 
@@ -178,31 +178,43 @@ def _decode_rows(
 ) -> Tensor:
     """As decode_steps, all rows at once. banned: see banned_tokens"""
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
+    if isinstance(vae.embedding, TokenEmbedding):
+        draw = _token_draws(vae.embedding, banned, uniform, sample)
+    else:
+        assert isinstance(vae.embedding, GrooveEmbedding)
+        draw = _groove_draws(vae.embedding, uniform, sample, hits)
     before, made = vae.embedding.start(len(z)), []
-    for t, drawn in enumerate(uniform.unbind(dim=1)):
-        logits = walk.step(t, before)
-        if isinstance(vae.embedding, TokenEmbedding):
-            before = _draw_tokens(vae.embedding, banned, logits, before, drawn, sample)
-        else:
-            assert isinstance(vae.embedding, GrooveEmbedding)
-            before = (
-                vae.embedding.draw(logits, drawn, sample.temperature)
-                if hits is None
-                else vae.embedding.played(logits, hits[:, t], drawn if sample.temperature else None, sample.temperature)
-            )
+    for t in range(uniform.shape[1]):
+        before = draw(t, walk.step(t, before), before)
         made.append(before)
     return torch.stack(made, dim=1)
 
 
-def _draw_tokens(
-    embedding: TokenEmbedding, banned: Sequence[Tensor | None], logits: Tensor, before: Tensor, uniform: Tensor, sample: SampleConfig
-) -> Tensor:
-    """Draw the tokens of one step, part by part. banned: see banned_tokens -> as `before`"""
-    drawn = []
-    for part, last, u, table in zip(embedding.split_logits(logits), embedding.split(before), uniform.unbind(dim=1), banned, strict=True):
-        part = part if table is None else part + table.index_select(0, last)
-        drawn.append(inverse_cdf(token_probabilities(part, None, sample), u))
-    return embedding.join(drawn)
+DrawStep = Callable[[int, Tensor, Tensor], Tensor]  # the step, from 0; its logits; and the step before it -> the step drawn
+
+
+def _token_draws(embedding: TokenEmbedding, banned: Sequence[Tensor | None], uniform: Tensor, sample: SampleConfig) -> DrawStep:
+    """A function that draws the tokens of one step, part by part. banned: see banned_tokens; uniform: [B, T, parts]"""
+    heights, parts = draw_heights(uniform.flatten(1)), len(banned)
+
+    def draw(t: int, logits: Tensor, before: Tensor) -> Tensor:
+        drawn = []
+        by_part = zip(embedding.split_logits(logits), embedding.split(before), heights[t * parts : (t + 1) * parts], banned, strict=True)
+        for part, last, height, table in by_part:
+            part = part if table is None else part + table.index_select(0, last)
+            drawn.append(drawn_at(token_probabilities(part, None, sample), height))
+        return embedding.join(drawn)
+
+    return draw
+
+
+def _groove_draws(embedding: GrooveEmbedding, uniform: Tensor, sample: SampleConfig, hits: Tensor | None) -> DrawStep:
+    """As _token_draws, for groove vectors. uniform: [B, T, draws]; hits: bool [B, T, 9], if they are given"""
+    numbers = uniform.unbind(dim=1)
+    if hits is None:
+        return lambda t, logits, before: embedding.draw(logits, numbers[t], sample.temperature)
+    struck, drawn = hits.unbind(dim=1), numbers if sample.temperature else [None] * len(numbers)
+    return lambda t, logits, before: embedding.played(logits, struck[t], drawn[t], sample.temperature)
 
 
 def banned_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:

@@ -114,6 +114,8 @@ def multiply_adds(work: Callable[[], object]) -> int:
         ops.mkldnn_rnn_layer_backward: lambda *args, **more: 2 * _lstm(*args, **more),
         ops.mv: lambda weight, *_, **__: 2 * prod(weight),
         ops.addmv: lambda _, weight, *__, **___: 2 * prod(weight),
+        ops.addmv_: lambda _, weight, *__, **___: 2 * prod(weight),
+        ops.addmm_: lambda _, x, weight, *__, **___: 2 * prod(x) * weight[-1],
         torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape, **__: 2 * prod(x) * out_shape[-1],
     }
     threads = torch.get_num_threads()

@@ -118,7 +118,7 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
     assert_close(torch.cat([first, second], dim=1), whole)
     assert_close(end, last)
     for t in range(6):
-        states.gates[0].copy_(torch.nn.functional.linear(x[:, t], stepping.input_weight, stepping.input_bias))
+        states.gates.copy_(torch.nn.functional.linear(x[:, t], stepping.input_weight, stepping.input_bias))
         output = stepping.step(states)
         assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
     assert_close(states.joined(), last, atol=1e-5, rtol=1e-5)
