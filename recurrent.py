@@ -180,8 +180,7 @@ class Stepping:
         room, minus_two = torch.empty_like(states.outputs[0]), states.gates.new_full((), -2.0)
 
         def layer_step(layer: int) -> Callable[[], None]:
-            output, cells = states.outputs[layer], states.cells[layer]
-            gates = torch.empty_like(states.gates) if layer else states.gates
+            output, cells, gates = states.outputs[layer], states.cells[layer], states.gates  # one room for all layers stays in the cache
             product = self.from_both[layer - 1].bound(both[layer - 1], gates) if layer else self.from_state[0].bound(first, gates, add=True)
             four, size = gates.chunk(4, dim=1), output.shape[1]
             copies = [first] if layer == 0 and first is not output else []
