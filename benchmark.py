@@ -15,7 +15,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=summary, formatter_class=form)
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure")
     parser.add_argument("--output-dir", default="runs/benchmark", help="where the record and the job's run go")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures whether two are faster than one")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures how many are worth it")
     parser.add_argument("--list", action="store_true", help="say what the figures are called, and measure nothing")
     only = "figures whose names hold one of these words, and no job; their record is benchmark_some.json"
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help=only)
@@ -107,13 +107,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def require_figures(options: argparse.Namespace, names: Sequence[str]) -> None:
+def require_figures(options: argparse.Namespace, names: Sequence[str], before: Collection[str]) -> None:
     """
     Args:
         names: of all figures.
+        before: those of the record to compare with, if there is one.
 
     Raises:
-        UserError: none is asked for, or a rival is, or is not, for nothing.
+        UserError: none is asked for, or a rival is, or is not, for nothing, or a record.
     """
     wanted = [name for name in names if not options.only or any(word in name for word in options.only)]
     beside = [name for name in wanted if name.startswith(RIVAL)]
@@ -123,6 +124,8 @@ def require_figures(options: argparse.Namespace, names: Sequence[str]) -> None:
         raise UserError(f"--only {' '.join(options.only)}: these figures need --original PYTHON, see README.md")
     if options.original and not beside:
         raise UserError(f"--original {options.original}: no figure that is asked for needs it; leave it out")
+    if options.compare and not set(wanted) & set(before):
+        raise UserError(f"--compare {options.compare}: none of the figures that are asked for is in it; give another record")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -149,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
     if options.list:
         print("\n".join(listing.names))
         return 0
-    require_figures(options, listing.names)
+    require_figures(options, listing.names, before)
     if original is not None:
         original.start()
     make_room(options.record.parent)
@@ -175,7 +178,7 @@ def main(argv: Sequence[str]) -> int:
         if bench.results:
             write_file(path, (json.dumps(record, indent=1) + "\n").encode())
     if before:
-        lines = compared(bench.results, before) or ["no figure is in both"]
+        lines = compared(bench.results, before) or ["no figure is in both, in the same unit"]
         print(f"\nbeside {options.compare} (above 1 is better now):\n" + "\n".join(lines))
     print(options.record)
     return 0

@@ -412,7 +412,7 @@ class RunConfig:
     run_dir: str = ""  # folder of the run; default runs/<preset>
     seed: int = 0  # with the same seed (and --threads), the same command gives the same bytes
     device: str = "auto"  # auto, cpu or cuda; auto takes a GPU if there is one (on a Mac the CPU: these models are small)
-    threads: int = 0  # CPU threads; 0 measures whether two are faster than one, and says so
+    threads: int = 0  # CPU threads; 0 takes what OMP_NUM_THREADS says, or measures how many are worth it, and says so
     dry_run: bool = False  # print the resolved config and stop
 
     def __post_init__(self) -> None:
@@ -556,8 +556,11 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         sys.exit(141)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
+        said = f"the system refused{place}: {error.strerror or error}; that file is as it was"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            said = f"cannot write{place}: a file stands where a folder should be; it is as it was; give another folder"
         hint = "; make room, then run it again" if error.errno == errno.ENOSPC else ""
-        print(f"{name}: the system refused{place}: {error.strerror or error}; that file is as it was{hint}", file=sys.stderr)
+        print(f"{name}: {said}{hint}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
         print(f"{name}: out of memory; give smaller sizes, batches or files", file=sys.stderr)

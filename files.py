@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -40,7 +41,8 @@ def write_files(files: Mapping[Path, bytes]) -> None:
             os.replace(temporary[path], path)
     finally:
         for path in temporary.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):  # then it is not there
+                path.unlink(missing_ok=True)
 
 
 def sha256(data: bytes) -> str:

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes = training.join_processes(train.batch_size)
     training.keep_freed_memory()
     device = training.choose_device(run.device)
-    threads = training.choose_threads(run.threads, processes)
+    threads = training.choose_threads(run.threads, processes, options.model.hidden_size)
     training.announce(run, device, threads, processes)
 
     # ---- data

@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes = training.join_processes(train.batch_size)
     training.keep_freed_memory()
     device = training.choose_device(run.device)
-    threads = training.choose_threads(run.threads, processes)
+    threads = training.choose_threads(run.threads, processes, options.model.encoder_size)
     precision = training.choose_precision(train.precision, device)
     training.announce(run, device, threads, processes, precision)
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ Result = TypeVar("Result")
 # ---------------------------------------------------------------- randomness
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+MOST_THREADS = 16
+WORTH_IT = 0.85  # of the time that half the threads take
 EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 
 
@@ -146,38 +149,62 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_threads(asked: int, processes: Processes | None = None) -> str:
-    """Set the number of CPU threads: as asked, or two if that is measured to be faster than one right now.
+def choose_threads(asked: int, processes: Processes | None = None, units: int = 160) -> str:
+    """Set the number of CPU threads: as asked, or as OMP_NUM_THREADS says, or as many as are measured to be worth it right now.
 
-    With the other core busy, two threads can be thirty times slower than one, because they wait for each other at every
+    With the other cores busy, two threads can be thirty times slower than one, because they wait for each other at every
     product. Results may differ by rounding; --threads fixes them.
+
+    Args:
+        units: of the recurrent layers that there is to do; the smaller they are, the fewer threads they keep busy.
 
     Returns:
         what was chosen and why, for the log.
     """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if asked:
-        torch.set_num_threads(asked)
-        return f"{asked} thread{'s' * (asked > 1)}, as asked"
-    if (processes and processes.world > 1) or (os.cpu_count() or 1) < 2:
-        torch.set_num_threads(1)
-        return "1 thread"
-    gru, x = nn.GRU(96, 160), torch.zeros(32, 64, 96)
+        chosen, why = asked, ", as asked"
+    elif processes and processes.world > 1:
+        chosen, why = 1, ""
+    elif os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        chosen, why = torch.get_num_threads(), ", as OMP_NUM_THREADS says"  # PyTorch has read it
+    else:
+        chosen, why = worthwhile_threads(min(cores, MOST_THREADS), partial(_seconds_with, units))
+    torch.set_num_threads(chosen)
+    return f"{chosen} thread{'s' * (chosen > 1)}{why}"
 
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        with torch.no_grad():
+
+def worthwhile_threads(most: int, seconds: Callable[[int], float]) -> tuple[int, str]:
+    """Double the threads for as long as that is worth it.
+
+    Args:
+        seconds: that some work takes with so many threads.
+
+    Returns:
+        their number; and what was measured, for the log.
+    """
+    chosen, took = 1, {1: seconds(1)} if most > 1 else {}
+    while 2 * chosen <= most:
+        took[2 * chosen] = seconds(2 * chosen)
+        if took[2 * chosen] > WORTH_IT * took[chosen]:
+            break
+        chosen *= 2
+    speeds = ", ".join(f"{threads} are {took[1] / some:.1f}" for threads, some in took.items() if threads > 1)
+    return chosen, f" (measured: {speeds} times as quick as one)" if speeds else ""
+
+
+def _seconds_with(units: int, threads: int) -> float:
+    """How long a GRU of so many units takes right now."""
+    torch.set_num_threads(threads)
+    gru, x = nn.GRU(96, units), torch.zeros(max(2, round(32 * min(1, (160 / units) ** 2))), 64, 96)
+    with torch.no_grad():
+        gru(x)
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
             gru(x)
-            times = []
-            for _ in range(3):
-                begin = time.perf_counter()
-                gru(x)
-                times.append(time.perf_counter() - begin)
-        return sorted(times)[1]
-
-    one, two = seconds(1), seconds(2)
-    torch.set_num_threads(2 if two < 0.85 * one else 1)
-    speed = f"{one / two:.1f} times the speed of one" if two < one else "slower than one"
-    return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} (two measured {'at ' * (two < one)}{speed})"
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[1]
 
 
 # ---------------------------------------------------------------- schedules and averages

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import config
 import presets
 from config import DataConfig, TokenizerConfig, UserError
 from evaluate import Evaluate
+from files import make_room, write_file
 from presets import PRESETS, Generate, TrainDiffusion, TrainLM, TrainVAE, is_language_model, parse_options, parse_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -473,6 +475,22 @@ def test_run_script_turns_a_full_disk_into_one_line_and_2(capsys: pytest.Capture
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "a.mid" in error and "No space left" in error
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+@pytest.mark.parametrize("make", [make_room, lambda folder: write_file(folder / "a.txt", b"")])
+def test_a_file_where_a_folder_should_be_is_said_and_stays(
+    below: str, make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["thing.py"])
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        config.run_script(lambda _: make(file / below))
+    assert stop.value.code == 2 and file.read_text() == "mine"
+    error = capsys.readouterr().err
+    assert error.startswith(f"thing.py: cannot write {file}") and error.count("\n") == 1 and ".tmp" not in error
+    assert "a file stands where a folder should be" in error and "give another folder" in error
 
 
 @pytest.mark.parametrize("code", [0, 1])

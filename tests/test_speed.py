@@ -256,8 +256,9 @@ def test_a_figure_is_measured_recorded_and_compared(here: Here, tmp_path: Path) 
     old = some.rename(tmp_path / "old.json")
     result = here("benchmark", *flags, "--compare", str(old))
     assert result.code == 0 and " x  one riff fingered" in result.out
-    flags[flags.index("fingered")] = "tab"
-    assert "no figure is in both" in here("benchmark", *flags, "--compare", str(old)).out
+    flags[flags.index("fingered")], written = "tab", some.read_bytes()
+    assert_one_line(here("benchmark", *flags, "--compare", str(old)), "benchmark", "none of the figures that are asked for is in it")
+    assert some.read_bytes() == written, "the mistake was seen after measuring"
 
 
 def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

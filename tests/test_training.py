@@ -584,3 +584,42 @@ def test_one_riff_goes_through_the_whole_chain(tmp_path: Path) -> None:
     assert VAE.run(tmp_path / "run", folder) == 0
     assert DIFFUSION.run(tmp_path / "run", folder) == 0
     assert visualize_tokens.main(["--run-dir", str(tmp_path / "run"), "--num-outputs", "1", "--sampling-steps", "3"]) == 0
+
+
+# ---------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize(
+    ("most", "took", "chosen"),
+    [
+        (1, {}, 1),
+        (2, {1: 1.0, 2: 0.6}, 2),
+        (2, {1: 1.0, 2: 30.0}, 1),  # somebody else has the other core
+        (8, {1: 1.0, 2: 0.5, 4: 0.48}, 2),  # not worth two cores more
+        (8, {1: 1.0, 2: 0.5, 4: 0.3, 8: 0.2}, 8),
+        (6, {1: 1.0, 2: 0.5, 4: 0.3}, 4),
+    ],
+)
+def test_threads_are_doubled_while_it_is_worth_it(most: int, took: dict[int, float], chosen: int) -> None:
+    asked = []
+
+    def seconds(threads: int) -> float:
+        asked.append(threads)
+        return took[threads]
+
+    found, why = training.worthwhile_threads(most, seconds)
+    assert found == chosen and asked == list(took)
+    assert why == "" if most == 1 else why.startswith(f" (measured: 2 are {1 / took[2]:.1f}")
+
+
+def test_threads_that_somebody_asked_for_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(training, "worthwhile_threads", lambda *_: pytest.fail("measured"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        assert training.choose_threads(2) == "2 threads, as asked" and torch.get_num_threads() == 2
+        assert training.choose_threads(0) == "2 threads, as OMP_NUM_THREADS says"  # what PyTorch made of it when it began
+        several = training.Processes(0, 2)
+        assert training.choose_threads(0, several) == "1 thread" and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
