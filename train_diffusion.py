@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lr = training.cosine_lr(step, train.steps, train.lr, train.lr_final, train.warmup)
             norm = training.clip_and_step(engine, optimizer, loss, lr, train.grad_clip)
             training.require_finite(float(loss.detach()), norm, step, files.last)
-            ema.update(model, step)
+            ema.update(step)
             step += 1
             if step % run.log_interval == 0 or step == train.steps:
                 mean_loss = float(processes.mean(loss.detach().reshape(1)))

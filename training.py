@@ -267,20 +267,25 @@ def out_of_patience(step: int, eval_interval: int, since: int | None, patience: 
 
 
 class EMA:
-    """Exponential moving average of a model's parameters; early steps count fully (decay (1 + n) / (10 + n) at first)."""
+    """Exponential moving average of a model's parameters; early steps count fully (decay (1 + n) / (10 + n) at first).
+
+    Args:
+        model: its parameters may change, but not be replaced.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._values = model.state_dict()  # the tensors themselves; gathering them takes as long as averaging them
+        self.average = {name: value.detach().clone() for name, value in self._values.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Take in the parameters as they are now. step: from 0"""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        floats = [name for name, value in self._values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in floats], [self._values[name] for name in floats], 1 - decay)
+        for name in self._values.keys() - floats:
+            self.average[name].copy_(self._values[name])
 
 
 def make_optimizer(model: nn.Module, lr: float = 1e-3, weight_decay: float = 0.0) -> torch.optim.AdamW:

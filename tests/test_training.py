@@ -465,7 +465,7 @@ def test_ema_by_hand() -> None:
             model.weight.fill_(value)
             assert model.num_batches_tracked is not None
             model.num_batches_tracked.fill_(step)
-        ema.update(model, step)
+        ema.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
         assert ema.average["weight"].item() == pytest.approx(expected, rel=1e-5)
