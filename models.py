@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
 from heads import StepEmbedding, step_embedding
-from products import Product, in_parts, precision_for, prepared
+from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping, layer_precision, linear, run_layers, side_by_side, state_size
 
 LN2 = math.log(2.0)
@@ -158,8 +158,8 @@ class Decoder(nn.Module):
             return self.embedding.logits(self.output(output.float()), self.output_bias)
 
     def begin(self, z: Tensor, precision: torch.dtype = torch.float32) -> StepByStep:
-        """Decode step by step. z: [B, Z]; precision: of the recurrent products, at least, see precision_for"""
-        return StepByStep(self, z, precision_for(len(z), precision, z.device))
+        """Decode step by step. z: [B, Z]; precision: of the recurrent products"""
+        return StepByStep(self, z, precision)
 
 
 class HierarchicalDecoder(nn.Module):
@@ -215,7 +215,7 @@ class HierarchicalDecoder(nn.Module):
 
     def begin(self, z: Tensor, precision: torch.dtype = torch.float32) -> SegmentBySegment:
         """As Decoder.begin."""
-        return SegmentBySegment(self, z, precision_for(len(z), precision, z.device))
+        return SegmentBySegment(self, z, precision)
 
 
 # ---------------------------------------------------------------- decoders, step by step

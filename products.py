@@ -88,11 +88,6 @@ class Product:
         return (lambda: multiply(x)) if self.precision == torch.float32 else (lambda: room.copy_(multiply(x)))
 
 
-def precision_for(rows: int, precision: torch.dtype, device: torch.device) -> torch.dtype:
-    """What products of so many rows are best multiplied in, if a precision will do: for a few, float32 is quicker on a CPU."""
-    return torch.float32 if device.type == "cpu" and rows <= Product.FEW else precision
-
-
 @functools.cache
 def onednn_multiplies(device: str, precision: torch.dtype) -> bool:
     """Whether oneDNN is there for products of a precision."""

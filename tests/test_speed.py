@@ -17,7 +17,7 @@ import training
 from config import UserError
 from models import MusicVAE
 from presets import TrainVAE, preset_options
-from products import Product, in_parts, precision_for, prepared
+from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, Listing, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
@@ -51,33 +51,6 @@ def test_a_product_is_a_linear_layer() -> None:
     layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
     with torch.inference_mode():
         torch.testing.assert_close(multiplied(layer, x), layer(x), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, Product.FEW, Product.FEW + 1])
-@pytest.mark.parametrize("add", [True, False])
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_bound_product_is_of_what_stands_there_now(
-    precision: torch.dtype, rows: int, add: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against products of what stood there when they were bound, and against sums that lose what they are added to."""
-    if not packed:
-        monkeypatch.setattr("products.onednn_multiplies", lambda *_: False)
-    weight, bias = torch.randn(HIDDEN, INPUTS), None if add else torch.randn(HIDDEN)
-    x, room = torch.zeros(rows, INPUTS, dtype=precision), torch.zeros(rows, HIDDEN)
-    multiply, tolerance = Product(weight, bias, precision).bound(x, room, add), 1e-5 if precision == torch.float32 else 0.1
-    for _ in range(2):
-        x.copy_(torch.randn(rows, INPUTS))
-        expected = nn.functional.linear(x.float(), weight, bias) + (room if add else 0)
-        found = multiply()
-        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0.02)
-        assert found is room or not add
-
-
-def test_a_few_rows_are_exact_in_any_precision() -> None:
-    """They are quicker so on a CPU; elsewhere, and for more, the precision is what was asked for."""
-    kinds = [(Product.FEW, CPU), (Product.FEW + 1, CPU), (1, torch.device("meta"))]
-    assert [precision_for(rows, torch.bfloat16, device) for rows, device in kinds] == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 def test_a_layout_follows_the_training_step() -> None:
