@@ -124,7 +124,8 @@ def require_figures(options: argparse.Namespace, names: Sequence[str], before: C
         raise UserError(f"--only {' '.join(options.only)}: these figures need --original PYTHON, see README.md")
     if options.original and not beside:
         raise UserError(f"--original {options.original}: no figure that is asked for needs it; leave it out")
-    if options.compare and not set(wanted) & set(before):
+    measured = set(wanted) if options.original else set(wanted) - set(beside)
+    if options.compare and not measured & set(before):
         raise UserError(f"--compare {options.compare}: none of the figures that are asked for is in it; give another record")
 
 

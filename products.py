@@ -38,8 +38,8 @@ class Product:
     FEW = 4  # rows: up to so many, F.linear is quicker, and for one a product of a matrix and a vector
 
     def __init__(self, weight: Tensor, bias: Tensor | None, precision: torch.dtype = torch.float32) -> None:
-        self.precision, self.bias = precision, None if bias is None else bias.to(precision)
-        self.weight: Tensor | None = weight.to(precision).contiguous()
+        self.precision, self.bias = precision, None if bias is None else bias.detach().to(precision)
+        self.weight: Tensor | None = weight.detach().to(precision).contiguous()
         self.packed = None
         if onednn_multiplies(weight.device.type, precision):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)

@@ -113,7 +113,7 @@ class LayerStates:
         outputs: float32 [B, H] of each layer.
         cells: the same, of an LSTM.
         gates: float32 [B, G] of the first layer: what the input adds to them has to stand there before a step.
-        steps: for each layer, a function that takes it one step on.
+        steps: for each layer, a function that takes it one step on. They hold tensors, not these states: a circle would keep all rooms.
     """
 
     def __init__(self, state: Tensor, layers: int, is_lstm: bool) -> None:
@@ -204,9 +204,9 @@ class Stepping:
         both, new, one = states.gates.new_empty(rows, 2 * size), torch.empty_like(states.outputs[0]), states.gates.new_full((), 1.0)
 
         def layer_step(layer: int) -> Callable[[], None]:
-            output, room = states.outputs[layer], torch.empty_like(states.gates)
-            product = self.from_state[layer].bound(seen[layer], torch.empty_like(room))
-            below = self.from_below[layer - 1].bound(seen[layer - 1], room) if layer else lambda: states.gates
+            output, gates = states.outputs[layer], states.gates
+            product = self.from_state[layer].bound(seen[layer], torch.empty_like(gates))
+            below = self.from_below[layer - 1].bound(seen[layer - 1], torch.empty_like(gates)) if layer else lambda: gates
             copied = seen[layer] is not output
 
             def take() -> None:

@@ -112,7 +112,7 @@ def _written(
     """
     walk = vae.decoder.begin(z, getattr(torch, sample.precision))
     before, walker = vae.embedding.start(len(z)), RuleWalker(rules, len(z), z.device)
-    for t, heights in enumerate(draw_heights(uniform)):
+    for t, heights in zip(range(vae.tokenizer.steps), draw_heights(uniform), strict=True):
         logits, allowed = walk.step(t, before), walker.allowed()
         before = drawn_at(token_probabilities(logits, allowed, sample), heights)
         walker.advance(before)

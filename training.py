@@ -35,7 +35,8 @@ Result = TypeVar("Result")
 # ---------------------------------------------------------------- randomness
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-MOST_THREADS = 16
+MOST_THREADS = 16  # that are tried
+MOST_GIVEN = 256
 WORTH_IT = 0.85  # of the time that half the threads take
 EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 
@@ -150,7 +151,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_threads(asked: int, processes: Processes | None = None, units: int = 160) -> str:
-    """Set the number of CPU threads: as asked, or as OMP_NUM_THREADS says, or as many as are measured to be worth it right now.
+    """Set the number of CPU threads: as asked; or one for each of several processes; or as OMP_NUM_THREADS says; or as many as are measured
+    to be worth it right now.
 
     With the other cores busy, two threads can be thirty times slower than one, because they wait for each other at every
     product. Results may differ by rounding; --threads fixes them.
@@ -166,12 +168,18 @@ def choose_threads(asked: int, processes: Processes | None = None, units: int = 
         chosen, why = asked, ", as asked"
     elif processes and processes.world > 1:
         chosen, why = 1, ""
-    elif os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        chosen, why = torch.get_num_threads(), ", as OMP_NUM_THREADS says"  # PyTorch has read it
+    elif given := threads_given():
+        chosen, why = given, ", as OMP_NUM_THREADS says"
     else:
         chosen, why = worthwhile_threads(min(cores, MOST_THREADS), partial(_seconds_with, units))
     torch.set_num_threads(chosen)
     return f"{chosen} thread{'s' * (chosen > 1)}{why}"
+
+
+def threads_given() -> int:
+    """What OMP_NUM_THREADS asks for: its first number, for outermost loops; 0 where that is none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(int(first), MOST_GIVEN) if first.isdecimal() else 0
 
 
 def worthwhile_threads(most: int, seconds: Callable[[int], float]) -> tuple[int, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -123,6 +125,30 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
         assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
     assert_close(states.joined(), last, atol=1e-5, rtol=1e-5)
     assert torch.equal(state, randn(B, part.state_size, seed=1)), "the state that was given was overwritten"
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_states_go_when_nobody_needs_them(cell: str) -> None:
+    """Guards against a circle, which would keep the rooms of every walk until Python looks for circles; it knows nothing of their size."""
+    part = Recurrent(cell, 3, 5, 2).requires_grad_(False)
+    gc.disable()
+    try:
+        states = Stepping(part).begin(randn(B, part.state_size))
+        watched = weakref.ref(states.outputs[0])
+        del states
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_groove_is_written_without_a_graph_wherever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against weights that are laid out as the parameters they are, so that what is written could not be fed back."""
+    vae = make(KINDS["groove"], {})
+    monkeypatch.setattr(products, "onednn_multiplies", lambda device, precision: False)
+    walk, before = vae.decoder.begin(randn(2, SIZES.z_size)), vae.embedding.start(2)
+    for t in range(3):
+        before = vae.embedding.draw(walk.step(t, before), torch.rand(2, vae.embedding.draws))
+        assert not before.requires_grad
 
 
 @pytest.mark.parametrize("given", [True, False])

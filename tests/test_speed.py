@@ -53,6 +53,27 @@ def test_a_product_is_a_linear_layer() -> None:
         torch.testing.assert_close(multiplied(layer, x), layer(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, Product.FEW, Product.FEW + 1])
+@pytest.mark.parametrize("add", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_bound_product_is_of_what_stands_there_now(
+    precision: torch.dtype, rows: int, add: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against products of what stood there when they were bound, and against sums that lose what they are added to."""
+    if not packed:
+        monkeypatch.setattr("products.onednn_multiplies", lambda *_: False)
+    weight, bias = torch.randn(HIDDEN, INPUTS), None if add else torch.randn(HIDDEN)
+    x, room = torch.zeros(rows, INPUTS, dtype=precision), torch.zeros(rows, HIDDEN)
+    multiply, tolerance = Product(weight, bias, precision).bound(x, room, add), 1e-5 if precision == torch.float32 else 0.1
+    for _ in range(2):
+        x.copy_(torch.randn(rows, INPUTS))
+        expected = nn.functional.linear(x.float(), weight, bias) + (room if add else 0)
+        found = multiply()
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0.02)
+        assert found is room or not add
+
+
 def test_a_layout_follows_the_training_step() -> None:
     """Guards against weights from before that are multiplied by: a fused optimizer's changes are not counted by PyTorch."""
     layer, x = nn.Linear(INPUTS, HIDDEN), torch.randn(9, INPUTS)
@@ -257,6 +278,9 @@ def test_a_figure_is_measured_recorded_and_compared(here: Here, tmp_path: Path) 
     result = here("benchmark", *flags, "--compare", str(old))
     assert result.code == 0 and " x  one riff fingered" in result.out
     flags[flags.index("fingered")], written = "tab", some.read_bytes()
+    assert_one_line(here("benchmark", *flags, "--compare", str(old)), "benchmark", "none of the figures that are asked for is in it")
+    old.write_text(json.dumps({"figures": {"times the original, sampling, batch 1, float32": record["figures"]["one riff fingered"]}}))
+    flags[flags.index("tab")] = "sampling"  # without the original, such figures are not measured
     assert_one_line(here("benchmark", *flags, "--compare", str(old)), "benchmark", "none of the figures that are asked for is in it")
     assert some.read_bytes() == written, "the mistake was seen after measuring"
 

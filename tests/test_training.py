@@ -612,14 +612,26 @@ def test_threads_are_doubled_while_it_is_worth_it(most: int, took: dict[int, flo
     assert why == "" if most == 1 else why.startswith(f" (measured: 2 are {1 / took[2]:.1f}")
 
 
-def test_threads_that_somebody_asked_for_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("value", "threads"), [("2", 2), ("2,1", 2), (" 1 ", 1)])
+def test_threads_that_somebody_asked_for_are_not_measured(value: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr(training, "worthwhile_threads", lambda *_: pytest.fail("measured"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
     try:
-        assert training.choose_threads(2) == "2 threads, as asked" and torch.get_num_threads() == 2
-        assert training.choose_threads(0) == "2 threads, as OMP_NUM_THREADS says"  # what PyTorch made of it when it began
-        several = training.Processes(0, 2)
-        assert training.choose_threads(0, several) == "1 thread" and torch.get_num_threads() == 1
+        said = training.choose_threads(0)
+        assert said == f"{threads} thread{'s' * (threads > 1)}, as OMP_NUM_THREADS says" and torch.get_num_threads() == threads
+        assert training.choose_threads(3 - threads).endswith(", as asked") and torch.get_num_threads() == 3 - threads
+        assert training.choose_threads(0, training.Processes(0, 2)) == "1 thread" and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", ["", "0", "many", "-1"])
+def test_what_asks_for_no_threads_is_measured(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(training, "worthwhile_threads", lambda *_: (1, " (measured)"))
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    try:
+        assert training.choose_threads(0) == "1 thread (measured)"
     finally:
         torch.set_num_threads(before)
