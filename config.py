@@ -35,6 +35,7 @@ LONG_FILE = "generated_riff_long.mid"
 
 
 MAX_SEED = 10**12
+MOST_THREADS = 256  # that may be asked for
 MAX_OUTPUTS = 100_000
 MAX_FRETS = 36
 MAX_SIZE = 65_536  # of any layer: beyond it a typing error asks for more memory than there is
@@ -417,7 +418,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed <= MAX_SEED, f"--seed {self.seed}: give 0 to {MAX_SEED}")
-        require(0 <= self.threads <= 256, f"--threads {self.threads}: give 0 (measure) to 256")
+        require(0 <= self.threads <= MOST_THREADS, f"--threads {self.threads}: give 0 (measure) to {MOST_THREADS}")
         require(bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)), f"--device {self.device}: give auto, cpu, cuda or cuda:N")
 
 

@@ -57,12 +57,15 @@ class Product:
             multiply = torch.ops.mkldnn._linear_pointwise.default
             return lambda x: multiply(x, packed, bias, "none", [], "")
         assert weight is not None
-        if rows > 1 or packed is None:
+        if not self._is_for_one(rows):
             return lambda x: F.linear(x, weight, bias)
         return lambda x: (torch.mv(weight, x[0]) if bias is None else torch.addmv(bias, weight, x[0])).unsqueeze(0)
 
     def _is_for_few(self, rows: int) -> bool:
         return rows <= self.FEW and self.weight is not None
+
+    def _is_for_one(self, rows: int) -> bool:
+        return rows == 1 and self.packed is not None and self.weight is not None
 
     def bound(self, x: Tensor, room: Tensor, add: bool = False) -> Callable[[], Tensor]:
         """The product of what stands in a tensor, whenever that may be, in float32.
@@ -77,12 +80,10 @@ class Product:
         """
         assert not (add and self.bias is not None)
         multiply, weight, bias = self.for_rows(len(x)), self.weight, self.bias
-        if len(x) == 1 and self.packed is not None and weight is not None:
+        if self._is_for_one(len(x)) and (add or bias is not None):
             vector, row = x[0], room[0]
-            if add:
-                return lambda: (row.addmv_(weight, vector), room)[1]
-            if bias is not None:
-                return lambda: (torch.addmv(bias, weight, vector, out=row), room)[1]
+            start = row if add else bias
+            return lambda: (torch.addmv(start, weight, vector, out=row), room)[1]
         if add:
             return lambda: room.add_(multiply(x))
         return (lambda: multiply(x)) if self.precision == torch.float32 else (lambda: room.copy_(multiply(x)))

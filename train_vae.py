@@ -37,7 +37,6 @@ from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import format_options
 from resuming import RunFiles, find_state, plain_options, read_initial, take_over
 
-CPU = torch.device("cpu")
 LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
 # Onset accuracy on held-out songs by number of training riffs, as the learning curve of the README found it.
@@ -83,7 +82,7 @@ def fine_tuning_remark(log: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
 # ---------------------------------------------------------------- one batch, one step
 
 
-def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int, device: torch.device = CPU) -> Draws:
+def make_draws(model: MusicVAE, batch_size: int, step: int, train: VAETrainConfig, seed: int, device: torch.device | str = "cpu") -> Draws:
     """The random numbers of one global batch, drawn where they are used: the same on all CPUs, others on each kind of GPU."""
     rng = training.generator(seed, DRAWS, step, device=device)
     shape = (batch_size, model.tokenizer.steps)

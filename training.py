@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from config import RunConfig, UserError
+from config import MOST_THREADS, RunConfig, UserError
 from files import write_file
 
 Result = TypeVar("Result")
@@ -35,9 +35,6 @@ Result = TypeVar("Result")
 # ---------------------------------------------------------------- randomness
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-MOST_THREADS = 16  # that are tried
-MOST_GIVEN = 256
-WORTH_IT = 0.85  # of the time that half the threads take
 EVALUATION_SEED = 12345  # evaluation draws its own numbers: looking must not change the training
 
 
@@ -47,12 +44,14 @@ def numpy_seed(seed: int, *purpose: int) -> int:
 
 
 def generator(seed: int, *purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose of a run. What CPUs draw is the same on all; each kind of GPU draws
-    numbers of its own."""
+    """A generator for one purpose of a run. What CPUs draw is the same on all; each kind of GPU draws numbers of its own."""
     return torch.Generator(device).manual_seed(numpy_seed(seed, *purpose))
 
 
 # ---------------------------------------------------------------- processes, device, threads
+
+TRIED_THREADS = 16  # at most
+WORTH_IT = 0.85  # of the time that half the threads take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +162,6 @@ def choose_threads(asked: int, processes: Processes | None = None, units: int = 
     Returns:
         what was chosen and why, for the log.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if asked:
         chosen, why = asked, ", as asked"
     elif processes and processes.world > 1:
@@ -171,7 +169,8 @@ def choose_threads(asked: int, processes: Processes | None = None, units: int = 
     elif given := threads_given():
         chosen, why = given, ", as OMP_NUM_THREADS says"
     else:
-        chosen, why = worthwhile_threads(min(cores, MOST_THREADS), partial(_seconds_with, units))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        chosen, why = worthwhile_threads(min(cores, TRIED_THREADS), partial(_seconds_with, units))
     torch.set_num_threads(chosen)
     return f"{chosen} thread{'s' * (chosen > 1)}{why}"
 
@@ -179,7 +178,7 @@ def choose_threads(asked: int, processes: Processes | None = None, units: int = 
 def threads_given() -> int:
     """What OMP_NUM_THREADS asks for: its first number, for outermost loops; 0 where that is none."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(int(first), MOST_GIVEN) if first.isdecimal() else 0
+    return min(int(first), MOST_THREADS) if first.isdecimal() else 0
 
 
 def worthwhile_threads(most: int, seconds: Callable[[int], float]) -> tuple[int, str]:

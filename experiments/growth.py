@@ -25,7 +25,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from config import TOKEN_FILE, TokenizerConfig, UserError, run_script
 from files import new_picture, save_picture, write_file
-from speed.bench import peak_megabytes, seconds
+from speed.bench import peak_megabytes
+from speed.machine import seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SONG = 100  # windows

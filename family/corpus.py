@@ -154,10 +154,14 @@ def shift_bounds(steps: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.
     return low.max(axis=0), high.min(axis=0)
 
 
+def drawn_shift(least: np.ndarray, most: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """A shift for each window, all within its bounds equally likely. least, most: int64 [B]; uniform: [B] in 0..1 (not 1) -> int64 [B]"""
+    return np.floor(least + uniform * (most - least + 1)).astype(np.int64)
+
+
 def transposed(steps: np.ndarray, config: DataConfig, uniform: np.ndarray) -> np.ndarray:
     """Shift the lines of windows by up to config.transpose semitones. steps: int64 [B, T] or [B, T, 3]; uniform: [B] in 0..1 (not 1)"""
-    least, most = shift_bounds(steps, config)
-    shift = np.floor(least + uniform * (most - least + 1)).astype(np.int64)
+    shift = drawn_shift(*shift_bounds(steps, config), uniform)
     if steps.ndim == 2:
         return transpose(steps, shift)
     return np.stack([*(transpose(steps[..., line], shift) for line in (0, 1)), steps[..., 2]], axis=-1)

@@ -1,4 +1,4 @@
-"""Training windows that live on a device, all of them: what travels at a step is which windows, and random numbers."""
+"""Training windows that live on a device, all of them: what travels at a step is which windows, and by how much they are transposed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from config import HOLD, REST
-from family.corpus import WindowData, shift_bounds
+from family.corpus import WindowData, drawn_shift, shift_bounds
 
 TOGETHER = 1 << 18  # windows that are carried over together
 SHARE = 0.25  # of a device's free memory that windows may take; while they are put together it is twice as much
@@ -32,10 +32,9 @@ class ResidentWindows:
             # a byte or two a step, as in the token file; but PyTorch hardly knows uint16
             tokens.append(torch.from_numpy(some.astype(np.int16) if some.dtype == np.uint16 else some).to(device))
             if moves:
-                shifts = np.stack(shift_bounds(some.astype(np.int64), windows.config), axis=1)
-                bounds.append(torch.from_numpy(shifts.astype(np.int8)).to(device))
+                bounds.append(np.stack(shift_bounds(some.astype(np.int64), windows.config)).astype(np.int8))
         self.tokens = torch.cat(tokens)  # [windows, T] and more
-        self.bounds = torch.cat(bounds) if moves else None  # [windows, 2]
+        self.bounds = np.concatenate(bounds, axis=1) if moves else None  # int8 [2, windows], on the CPU
 
     def batch(self, index: np.ndarray, seed: Sequence[int]) -> Tensor:
         """As WindowData.batch, on the device. -> int64 or float32 [B, T] and more"""
@@ -46,9 +45,9 @@ class ResidentWindows:
         steps = steps.long()
         if self.bounds is None:
             return steps
-        uniform = torch.from_numpy(self.windows.uniform(len(index), seed)).to(self.device)
-        least, most = self.bounds.index_select(0, rows).double().unbind(dim=1)
-        shift = (least + uniform * (most - least + 1)).floor().long().unsqueeze(1)  # [B, 1]
+        least, most = self.bounds[:, index].astype(np.int64)
+        drawn = drawn_shift(least, most, self.windows.uniform(len(index), seed))
+        shift = torch.from_numpy(drawn).to(self.device).unsqueeze(1)  # [B, 1]
         if steps.dim() == 2:
             return shifted(steps, shift)
         return torch.stack([*(shifted(steps[..., line], shift) for line in (0, 1)), steps[..., 2]], dim=-1)

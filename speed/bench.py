@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from config import UserError
-from speed.machine import Machine, Work, at_once, spread
+from speed.machine import Machine, Work, at_once, seconds, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2  # calls before a rate is measured: in the second a GPU's work may be recorded
@@ -100,15 +100,6 @@ class Bench:
             text += f"  {found['share']:.0%} of the machine's best ({found['share_min']:.0%} to {found['share_max']:.0%})"
         self.results[name] = {**found, "unit": unit}
         print(text, flush=True)
-
-
-def seconds(work: Callable[[], object], wait: Callable[[], object] = at_once) -> float:
-    """How long a function takes. wait: waits until a device has done what it was told to do"""
-    wait()
-    begin = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - begin
 
 
 def sustained(work: Callable[[], object], count: int, least: float = 1.5) -> float:

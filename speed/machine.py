@@ -57,19 +57,23 @@ class Work:
         return self.multiply_adds / self.rows * self.precision.itemsize if self.rows else 0
 
 
-def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of some runs, after one that does not count: nothing else got in its way."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
-
-
 def at_once() -> None:
     """What a CPU was told to do is done."""
+
+
+def seconds(work: Callable[[], object], wait: Callable[[], object] = at_once) -> float:
+    """How long a function takes. wait: waits until a device has done what it was told to do"""
+    wait()
+    begin = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begin
+
+
+def best_seconds(work: Callable[[], object], wait: Callable[[], object] = at_once, repeats: int = 7) -> float:
+    """The shortest of some runs, after one that does not count: nothing else got in its way. wait: see seconds"""
+    work()
+    return min(seconds(work, wait) for _ in range(repeats))
 
 
 @torch.inference_mode()
@@ -77,23 +81,21 @@ def product_rate(precision: torch.dtype, device: torch.device = CPU, wait: Calla
     """Multiply-adds a second of a product of large matrices, as quick as it can be had here and now.
 
     Args:
-        wait: waits until a GPU has done what it was told to do.
+        wait: see seconds.
     """
     side = SIDE if device.type == "cpu" else 8 * SIDE
     a, b = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
     quick = Product(b, None, precision)
-    ways: list[Callable[[], object]] = [lambda: (a @ b, wait()), lambda: (quick(a), wait())]
-    return side**3 / min(map(best_seconds, ways))
+    return side**3 / min(best_seconds(lambda: a @ b, wait), best_seconds(lambda: quick(a), wait))
 
 
 @torch.inference_mode()
 def measure_machine(device: torch.device = CPU, wait: Callable[[], object] = at_once) -> Machine:
-    """Measure, on a CPU with the threads that are set. wait: see product_rate"""
+    """Measure, on a CPU with the threads that are set. wait: see seconds"""
     rates = {precision: product_rate(precision, device, wait) for precision in (torch.float32, torch.bfloat16)}
     read = {}
     for size in (CACHED, UNCACHED):
-        numbers = torch.ones(size // 4, device=device)
-        read[size] = size / best_seconds(lambda numbers=numbers: (numbers.sum(), wait()), 15)
+        read[size] = size / best_seconds(torch.ones(size // 4, device=device).sum, wait, 15)
     quick = read[CACHED] if device.type == "cpu" else read[UNCACHED]  # so little is read quicker than a GPU is told to
     return Machine(rates, quick, read[UNCACHED])
 
@@ -114,7 +116,6 @@ def multiply_adds(work: Callable[[], object]) -> int:
         ops.mkldnn_rnn_layer_backward: lambda *args, **more: 2 * _lstm(*args, **more),
         ops.mv: lambda weight, *_, **__: 2 * prod(weight),
         ops.addmv: lambda _, weight, *__, **___: 2 * prod(weight),
-        ops.addmv_: lambda _, weight, *__, **___: 2 * prod(weight),
         ops.addmm_: lambda _, x, weight, *__, **___: 2 * prod(x) * weight[-1],
         torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape, **__: 2 * prod(x) * out_shape[-1],
     }

@@ -22,7 +22,7 @@ from pieces import event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
 from sampling import decode_steps, denoising_times, sample_latents, sample_riffs
 from speed.bench import Bench
-from speed.machine import Work, multiply_adds
+from speed.machine import CPU, Work, multiply_adds
 from speed.original import RIVAL, Original
 
 BATCHES = (1, 64, 1024)  # that are sampled
@@ -74,7 +74,7 @@ def decode_work(vae: MusicVAE, batch: int, kind: str) -> Callable[[], torch.Tens
 def measure_vae(bench: Bench, preset: str, batches: Sequence[int], sampled: Sequence[int], noun: str) -> None:
     """Training with a preset's options, and decoding from N(0, I) in both precisions."""
     options = preset_options(TrainVAE, preset)
-    precision = training.choose_precision(options.train.precision, torch.device("cpu"))
+    precision = training.choose_precision(options.train.precision, CPU)
     trainings = {batch: f"{preset}, training, batch {batch}, {_name(precision)}" for batch in batches}
     decodings = {(batch, kind): f"{preset}, decoding, batch {batch}, {kind}" for batch in sampled for kind in PRECISIONS}
     if not any(map(bench.wants, (*trainings.values(), *decodings.values()))):
@@ -134,7 +134,7 @@ def measure_original(bench: Bench, original: Original | None) -> None:
     if original is None:
         return
     options = preset_options(TrainVAE, preset)
-    vae, precision = MusicVAE(options.model, options.tokenizer), training.choose_precision(options.train.precision, torch.device("cpu"))
+    vae, precision = MusicVAE(options.model, options.tokenizer), training.choose_precision(options.train.precision, CPU)
     for batch in TRAINED:
         ours, theirs = partial(train_work, vae, options, batch, precision), partial(original.rate, "training", batch)
         bench.times(f"{RIVAL}, training, batch {batch}, {_name(precision)}", batch, ours, theirs)
