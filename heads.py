@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, TokenizerConfig, VAEConfig
+from stepwise import drawn_at
 
 DRUMS = len(DRUM_CLASSES)
 FIRST_SPREAD = 0.3  # of velocities and offsets, before training
@@ -57,17 +58,8 @@ class StepEmbedding(nn.Module, ABC):
 
     @abstractmethod
     def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
-        """What `write_gates` needs, computed once. weight: [G, E]; bias: [G]"""
-
-    @abstractmethod
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
-        """A step's share of the next one's gates (weight times its vector, plus bias), and more.
-
-        Args:
-            gates: [B, G], overwritten.
-            before: a step for each row.
-            more: [B, G]
-        """
+        """What stepwise.write_gates needs of a step's share of the next one's gates (weight times its vector, plus bias), computed once.
+        weight: [G, E]; bias: [G]"""
 
     @abstractmethod
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
@@ -179,12 +171,6 @@ class TokenEmbedding(StepEmbedding):
         biases = [bias, *[torch.zeros_like(bias)] * (len(weights) - 1)]
         return [F.linear(table, w, b) for table, w, b in zip(self.tables(), weights, biases, strict=True)]
 
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
-        first, *others = (table.index_select(0, part) for table, part in zip(tables, self.split(before), strict=True))
-        for other in others:
-            first.add_(other)
-        torch.add(first, more, out=gates)
-
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         outputs, biases = output.split(self.embed_size, dim=-1), bias.split(self.sizes)
         return torch.cat([F.linear(x, table[:-1], b) for x, table, b in zip(outputs, self.tables(), biases, strict=True)], dim=-1)
@@ -227,16 +213,9 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return drawn_at(probabilities, uniform.double().unsqueeze(-1))
 
 
-def draw_heights(uniform: Tensor) -> Sequence[Tensor]:
-    """Uniform numbers as drawn_at wants them, those of all steps at once. [B, T] -> T of float64 [B, 1]"""
-    return uniform.double().t().contiguous().unsqueeze(-1).unbind()
-
-
-def drawn_at(probabilities: Tensor, heights: Tensor) -> Tensor:
-    """As inverse_cdf; heights: float64 [B, 1], the uniform numbers, see draw_heights"""
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    target = heights * cumulative[:, -1:]  # rounding may leave the sum off 1
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+def draw_heights(uniform: Tensor) -> list[Tensor]:
+    """Uniform numbers as stepwise.drawn_at wants them, those of all steps at once. [B, T] -> T of float64 [B, 1]"""
+    return list(uniform.double().t().contiguous().unsqueeze(-1).unbind())
 
 
 # ---------------------------------------------------------------- groove vectors
@@ -289,9 +268,6 @@ class GrooveEmbedding(StepEmbedding):
 
     def gate_tables(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
         return [weight, bias]
-
-    def write_gates(self, gates: Tensor, before: Tensor, tables: Sequence[Tensor], more: Tensor) -> None:
-        torch.add(F.linear(before, *tables), more, out=gates)
 
     def logits(self, output: Tensor, bias: Tensor) -> Tensor:
         return output + bias

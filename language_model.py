@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from config import LMConfig
 from products import Product
-from recurrent import lstm_cell, weights_for_cell
+from recurrent import weights_for_cell
+from stepwise import lstm_cell
 
 BUCKET = 32  # tokens
 

@@ -8,9 +8,8 @@ of L steps. What stands on a step depends on the representation, see heads.py. R
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
-from heads import StepEmbedding, step_embedding
+from heads import StepEmbedding, TokenEmbedding, draw_heights, step_embedding
 from products import Product, in_parts, prepared
-from recurrent import Recurrent, Stepping, layer_precision, linear, run_layers, side_by_side, state_size
+from recurrent import Recurrent, Stepping, joined, layer_precision, linear, run_layers, side_by_side, state_size
+from stepwise import Chances, TokenDraws, Walk, logits_at, looped, take_step, where_steps, write_among
 
 LN2 = math.log(2.0)
 
@@ -52,14 +52,6 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
 def in_full(x: Tensor) -> torch.autocast:
     """Inside, nothing is computed in half precision, whatever holds outside: posterior and logits are exact."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def where_steps(condition: Tensor, steps: Tensor, others: Tensor) -> Tensor:
-    """torch.where for steps of any representation. condition: bool [B] or [B, T]; steps and others: one or two dimensions more at most"""
-    return torch.where(condition.reshape(*condition.shape, *[1] * (steps.dim() - condition.dim())), steps, others)
-
-
-# ---------------------------------------------------------------- encoder
 
 
 def share(module: nn.Module, embedding: StepEmbedding) -> None:
@@ -231,7 +223,7 @@ class DecoderWeights:
         sizes = [self.embedding.vector_size, places.shape[1], decoder.z_size, decoder.plan.out_features // decoder.steps]
         w_before, w_place, self.w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
         self.tables = self.embedding.gate_tables(w_before, self.layers.input_bias)
-        self.from_place = F.linear(places, w_place).unbind() if w_place.shape[1] else None  # T of [G]
+        self.from_place = list(F.linear(places, w_place).unbind()) if w_place.shape[1] else []  # T of [G]
         self.w_plan = w_plan.t() if w_plan.shape[1] else None
         self.output = Product(*self.embedding.output_weights(decoder.output.weight, decoder.output.bias, decoder.output_bias))
 
@@ -243,6 +235,8 @@ class StepByStep:
         z: [B, Z]
     """
 
+    begins_anew = True  # whether each stretch is written without sight of the one before
+
     def __init__(self, decoder: Decoder, z: Tensor, precision: torch.dtype) -> None:
         self.decoder, self.weights = decoder, prepared(decoder, DecoderWeights, precision, decoder.embedding)
         self.begin(z)
@@ -250,30 +244,32 @@ class StepByStep:
     @torch.no_grad()
     def begin(self, z: Tensor) -> None:
         """Begin anew. z's share of the gates is computed once; its plan's, step by step, is small. z: [B, Z]"""
-        decoder = self.decoder
-        self.states = self.weights.layers.begin(torch.tanh(decoder.first_state(z)))
-        self.from_z = F.linear(z, self.weights.w_z)  # [B, G]
-        self.plan = decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous().unbind()  # T of [B, C]
-        self.logits = self.weights.output.for_rows(len(z))
+        decoder, weights = self.decoder, self.weights
+        self.walk = Walk(
+            states=weights.layers.begin(torch.tanh(decoder.first_state(z))),
+            tables=weights.tables,
+            from_z=F.linear(z, weights.w_z),
+            from_place=weights.from_place,
+            plan=list(decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous().unbind()),
+            w_plan=weights.w_plan,
+            output=weights.output.laid(len(z)),
+        )
 
-    def step(self, t: int, before: Tensor, place: int | None = None) -> Tensor:
+    def step(self, t: int, before: Tensor) -> Tensor:
         """The logits of a step.
 
         Args:
             t: which step, from 0.
             before: [B] and more, the step before it.
-            place: which step of the whole, if t is one of a segment.
 
         Returns:
             [B, V]
         """
-        weights, gates = self.weights, self.states.gates
-        weights.embedding.write_gates(gates, before, weights.tables, self.from_z)
-        if weights.from_place is not None:
-            gates.add_(weights.from_place[t if place is None else place])
-        if weights.w_plan is not None:
-            gates.addmm_(self.plan[t], weights.w_plan)
-        return self.logits(weights.layers.step(self.states))
+        return logits_at(self.walk, t, t, before)
+
+    def stretches(self) -> Iterator[tuple[Walk, range]]:
+        """What is written in one loop, and which steps that is."""
+        yield self.walk, range(self.decoder.steps)
 
 
 class SegmentBySegment:
@@ -281,7 +277,7 @@ class SegmentBySegment:
 
     @torch.no_grad()
     def __init__(self, decoder: HierarchicalDecoder, z: Tensor, precision: torch.dtype) -> None:
-        self.decoder, self.z, self.precision = decoder, z, precision
+        self.decoder, self.z, self.precision, self.begins_anew = decoder, z, precision, not decoder.feedback
         self.conductor = prepared(decoder.conductor, Stepping, precision)
         self.states = self.conductor.begin(torch.tanh(decoder.conductor_state(z)))
         self.core: StepByStep | None = None
@@ -291,21 +287,48 @@ class SegmentBySegment:
         segment, place = divmod(t, self.decoder.length)
         if self.core is None or place == 0:
             self.core = self._next_core(segment)
-            if not self.decoder.feedback:
+            if self.begins_anew:
                 before = self.decoder.embedding.start(len(before))
-        return self.core.step(place, before, t)
+        return logits_at(self.core.walk, place, t, before)
+
+    def stretches(self) -> Iterator[tuple[Walk, range]]:
+        """As StepByStep.stretches; each once the one before is written."""
+        for segment in range(self.decoder.segments):
+            self.core = self._next_core(segment)
+            first = segment * self.decoder.length
+            yield self.core.walk, range(first, first + self.decoder.length)
 
     @torch.no_grad()
     def _next_core(self, segment: int) -> StepByStep:
         decoder, core = self.decoder, self.core
-        ended = core.states.joined() if core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
+        ended = joined(core.walk.states) if core else self.z.new_zeros(len(self.z), decoder.core.layers.state_size)
         told = decoder.told(self.z, ended, segment)
         self.states.gates.copy_(F.linear(told, self.conductor.input_weight, self.conductor.input_bias))
-        embedding = self.conductor.step(self.states)
+        embedding = take_step(self.states)
         if core is None:
             return decoder.core.begin(embedding, self.precision)
         core.begin(embedding)
         return core
+
+
+Write = Callable[[Walk, Tensor, Tensor, range], list[Tensor]]
+
+
+def written(decoder: StepByStep | SegmentBySegment, start: Tensor, write: Write) -> list[Tensor]:
+    """Steps, stretch by stretch.
+
+    Args:
+        start: what stands before the first.
+        write: writes a stretch, given a decoder on its way, the step before, what is seen of it, and which steps to write; maybe fewer.
+
+    Returns:
+        [B] and more, of each step.
+    """
+    made: list[Tensor] = []
+    for walk, places in decoder.stretches():
+        before = made[-1] if made else start
+        made += write(walk, before, start if decoder.begins_anew else before, places)
+    return made
 
 
 # ---------------------------------------------------------------- the whole
@@ -374,15 +397,26 @@ class MusicVAE(nn.Module):
     def _written(self, steps: Tensor, z: Tensor, draws: Draws, precision: torch.dtype) -> Tensor:
         """The steps, some of them drawn by the model. -> as steps"""
         assert draws.from_model is not None and draws.uniform is not None
-        walk = self.decoder.begin(z, precision)
-        start = before = self.embedding.start(len(z))
-        written = []
-        given = (steps.unbind(dim=1), draws.from_model.unbind(dim=1), draws.uniform.unbind(dim=1))
-        for t, (known, from_model, uniform) in enumerate(itertools.islice(zip(*given, strict=True), steps.shape[1] - 1)):
-            seen = before if draws.keep is None else where_steps(draws.keep[:, t], before, start)
-            before = where_steps(from_model, self.embedding.draw(walk.step(t, seen), uniform), known)
-            written.append(before)
-        return torch.stack([*written, steps[:, -1]], dim=1)  # the last is shown to nobody
+        decoder, start = self.decoder.begin(z, precision), self.embedding.start(len(z))
+        known, from_model = list(steps[:, :-1].unbind(dim=1)), list(draws.from_model.unbind(dim=1))  # the last is shown to nobody
+        keep = [] if draws.keep is None else list(draws.keep.unbind(dim=1))
+        if isinstance(self.embedding, TokenEmbedding):
+            heights, parts = draw_heights(draws.uniform.flatten(1)), self.embedding.draws
+            among, tokens = looped(write_among, z.device), TokenDraws(list(self.embedding.sizes), [None] * parts, Chances())
+
+            def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
+                some = slice(places.start, places.stop)
+                uniform = heights[places.start * parts : places.stop * parts]
+                return among(walk, tokens, shown, uniform, places.start, known[some], from_model[some], keep[some], start)
+
+            made = written(decoder, start, write)
+        else:
+            made, uniform = [], draws.uniform.unbind(dim=1)
+            for t, step in enumerate(known):
+                before = made[-1] if made else start
+                seen = where_steps(keep[t], before, start) if keep else before
+                made.append(where_steps(from_model[t], self.embedding.draw(decoder.step(t, seen), uniform[t]), step))
+        return torch.stack([*made, steps[:, -1]], dim=1)
 
     def reconstruction_nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         """Reconstruction loss of each example, summed over its steps. logits: [B, T, V] -> [B], nats (groove: see GrooveEmbedding)"""

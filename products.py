@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stepwise import Laid, multiply
 
 FITTING = 512  # rows that are worked out together at most
 LEAST = 256  # rows that are worth a thread of their own
@@ -38,55 +39,23 @@ class Product:
     FEW = 4  # rows: up to so many, F.linear is quicker, and for one a product of a matrix and a vector
 
     def __init__(self, weight: Tensor, bias: Tensor | None, precision: torch.dtype = torch.float32) -> None:
-        self.precision, self.bias = precision, None if bias is None else bias.detach().to(precision)
-        self.weight: Tensor | None = weight.detach().to(precision).contiguous()
-        self.packed = None
+        self.precision, bias = precision, None if bias is None else bias.detach().to(precision)
+        weight = weight.detach().to(precision).contiguous()
+        self._many = self._few = self._one = Laid(weight, bias, packed=False, one_row=False)
         if onednn_multiplies(weight.device.type, precision):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
-            if precision != torch.float32:
-                self.weight = None  # only for few rows of float32 it is of use besides
+            self._many = Laid(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias, packed=True, one_row=False)
+            if precision == torch.float32:
+                self._one = Laid(weight, bias, packed=False, one_row=True)
+            else:
+                self._few = self._one = self._many
+
+    def laid(self, rows: int) -> Laid:
+        """The weights, laid out for so many rows."""
+        return self._many if rows > self.FEW else self._few if rows > 1 else self._one
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [B, inputs] -> [B, outputs], in the precision multiplied in"""
-        return self.for_rows(len(x))(x if x.dtype == self.precision else x.to(self.precision))
-
-    def for_rows(self, rows: int) -> Callable[[Tensor], Tensor]:
-        """The same as a function of so many rows, in the precision multiplied in; what it hangs on is looked up once, not at each call."""
-        weight, bias, packed = self.weight, self.bias, self.packed
-        if packed is not None and not self._is_for_few(rows):
-            multiply = torch.ops.mkldnn._linear_pointwise.default
-            return lambda x: multiply(x, packed, bias, "none", [], "")
-        assert weight is not None
-        if not self._is_for_one(rows):
-            return lambda x: F.linear(x, weight, bias)
-        return lambda x: (torch.mv(weight, x[0]) if bias is None else torch.addmv(bias, weight, x[0])).unsqueeze(0)
-
-    def _is_for_few(self, rows: int) -> bool:
-        return rows <= self.FEW and self.weight is not None
-
-    def _is_for_one(self, rows: int) -> bool:
-        return rows == 1 and self.packed is not None and self.weight is not None
-
-    def bound(self, x: Tensor, room: Tensor, add: bool = False) -> Callable[[], Tensor]:
-        """The product of what stands in a tensor, whenever that may be, in float32.
-
-        Args:
-            x: [B, inputs], in the precision multiplied in.
-            room: float32 [B, outputs]
-            add: to what stands in the room; not with a bias.
-
-        Returns:
-            a function that multiplies, and says where the product stands: in the room or, if it is not added, where that is quicker.
-        """
-        assert not (add and self.bias is not None)
-        multiply, weight, bias = self.for_rows(len(x)), self.weight, self.bias
-        if self._is_for_one(len(x)) and (add or bias is not None):
-            vector, row = x[0], room[0]
-            start = row if add else bias
-            return lambda: (torch.addmv(start, weight, vector, out=row), room)[1]
-        if add:
-            return lambda: room.add_(multiply(x))
-        return (lambda: multiply(x)) if self.precision == torch.float32 else (lambda: room.copy_(multiply(x)))
+        return multiply(x if x.dtype == self.precision else x.to(self.precision), self.laid(len(x)))
 
 
 @functools.cache

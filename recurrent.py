@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from products import Product
+from stepwise import LayerStates
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -106,28 +107,6 @@ def state_parts(state: Tensor, is_lstm: bool) -> tuple[Tensor, ...]:
 # ---------------------------------------------------------------- step by step
 
 
-class LayerStates:
-    """Where layers are on their way: everything in here is overwritten at each step.
-
-    Attributes:
-        outputs: float32 [B, H] of each layer.
-        cells: the same, of an LSTM.
-        gates: float32 [B, G] of the first layer: what the input adds to them has to stand there before a step.
-        steps: for each layer, a function that takes it one step on. They hold tensors, not these states: a circle would keep all rooms.
-    """
-
-    def __init__(self, state: Tensor, layers: int, is_lstm: bool) -> None:
-        parts = [[one.contiguous() for one in part.chunk(layers, dim=1)] for part in state_parts(state.clone(), is_lstm)]
-        self.outputs, self.cells = parts[0], parts[1] if is_lstm else []
-        rows, size = self.outputs[0].shape
-        self.gates = state.new_empty(rows, (4 if is_lstm else 3) * size)
-        self.steps: list[Callable[[], None]] = []
-
-    def joined(self) -> Tensor:
-        """As one state [B, S]."""
-        return torch.cat([*self.outputs, *self.cells], dim=1)
-
-
 class Stepping:
     """The weights of recurrent layers, laid out for going on step by step, without gradients.
 
@@ -144,79 +123,41 @@ class Stepping:
             together = torch.cat([weight.to(precision) for weight in weights], dim=1)  # smaller first, then moved about
             return Product(for_cell(together), None if bias is None else for_cell(bias), precision)
 
+        self._from_below: list[Product] = []
         if layers.is_lstm:  # what comes from below and from the state is added up: one product for both
             self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih + bias_hh)
-            self.from_state = [product([weight_hh], None)]
-            self.from_both = [product([ih, hh], b + more) for ih, hh, b, more in above]
+            self._from_state = [product([weight_hh], None), *(product([ih, hh], b + more) for ih, hh, b, more in above)]
         else:
             self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih)
-            self.from_state = [product([hh], more) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
-            self.from_below = [product([ih], b) for ih, _, b, _ in above]
+            self._from_state = [product([hh], more) for _, hh, _, more in ((0, weight_hh, 0, bias_hh), *above)]
+            self._from_below = [product([ih], b) for ih, _, b, _ in above]
 
     def begin(self, state: Tensor) -> LayerStates:
-        """state: [B, S]"""
-        states = LayerStates(state, self.layers, self.is_lstm)
-        states.steps = self._lstm_steps(states) if self.is_lstm else self._gru_steps(states)
-        return states
+        """The layers, on their way from a state; take_step goes on, with what the input adds to the first layer's gates standing there:
+        `input_weight` times it, and `input_bias`. state: [B, S]"""
+        parts = [[one.contiguous() for one in part.chunk(self.layers, dim=1)] for part in state_parts(state.clone(), self.is_lstm)]
+        outputs, cells = parts[0], parts[1] if self.is_lstm else []
+        rows, size = outputs[0].shape
+        gates = state.new_empty(rows, (4 if self.is_lstm else 3) * size)
+        seen = [output.to(self.precision) for output in outputs]  # in float32 the same tensors
+        if self.is_lstm:
+            seen[1:] = [torch.cat(pair, dim=1).to(self.precision) for pair in itertools.pairwise(outputs)]  # of a layer below, and its own
+            copies = [[both[:, :size]] for both in seen[1:]] + [[]]
+            for layer, both in enumerate(seen[1:], 1):
+                copies[layer].append(both[:, size:])
+            copies[0] += [seen[0]] if seen[0] is not outputs[0] else []
+            rooms = [torch.empty_like(outputs[0])]
+        else:
+            copies = [[] if one is output else [one] for one, output in zip(seen, outputs, strict=True)]
+            rooms = [gates.new_empty(rows, 2 * size), torch.empty_like(outputs[0]), torch.empty_like(gates), torch.empty_like(gates)]
+        from_state, from_below = ([product.laid(rows) for product in products] for products in (self._from_state, self._from_below))
+        number = gates.new_full((), -2.0 if self.is_lstm else 1.0)
+        return LayerStates(self.is_lstm, outputs, cells, gates, seen, from_state, from_below, copies, rooms, number)
 
-    def step(self, states: LayerStates) -> Tensor:
-        """One step.
 
-        Args:
-            states: of the step before, with what the input adds to the first layer's gates: `input_weight` times it, and `input_bias`;
-                they become those of this step.
-
-        Returns:
-            output [B, H], which the next step overwrites
-        """
-        for take in states.steps:
-            take()
-        return states.outputs[-1]
-
-    def _lstm_steps(self, states: LayerStates) -> list[Callable[[], None]]:
-        """Where everything stands is looked up once; then a step is made of operations alone."""
-        first = states.outputs[0].to(self.precision)  # in float32 the same tensor
-        both = [torch.cat(pair, dim=1).to(self.precision) for pair in itertools.pairwise(states.outputs)]  # of a layer, and the one above
-        room, minus_two = torch.empty_like(states.outputs[0]), states.gates.new_full((), -2.0)
-
-        def layer_step(layer: int) -> Callable[[], None]:
-            output, cells, gates = states.outputs[layer], states.cells[layer], states.gates  # one room for all layers stays in the cache
-            product = self.from_both[layer - 1].bound(both[layer - 1], gates) if layer else self.from_state[0].bound(first, gates, add=True)
-            four, size = gates.chunk(4, dim=1), output.shape[1]
-            copies = [first] if layer == 0 and first is not output else []
-            copies += [above[:, :size] for above in both[layer : layer + 1]]
-            copies += [both[layer - 1][:, size:]] if layer else []
-
-            def take() -> None:
-                sums = product().sigmoid_()
-                lstm_cell(four if sums is gates else sums.chunk(4, dim=1), cells, room, output, minus_two)
-                for copy in copies:
-                    copy.copy_(output)
-
-            return take
-
-        return [layer_step(layer) for layer in range(self.layers)]
-
-    def _gru_steps(self, states: LayerStates) -> list[Callable[[], None]]:
-        """As _lstm_steps."""
-        seen = [output.to(self.precision) for output in states.outputs]  # in float32 the same tensors
-        rows, size = states.outputs[0].shape
-        both, new, one = states.gates.new_empty(rows, 2 * size), torch.empty_like(states.outputs[0]), states.gates.new_full((), 1.0)
-
-        def layer_step(layer: int) -> Callable[[], None]:
-            output, gates = states.outputs[layer], states.gates
-            product = self.from_state[layer].bound(seen[layer], torch.empty_like(gates))
-            below = self.from_below[layer - 1].bound(seen[layer - 1], torch.empty_like(gates)) if layer else lambda: gates
-            copied = seen[layer] is not output
-
-            def take() -> None:
-                gru_cell(below(), product(), both, new, output, one)
-                if copied:
-                    seen[layer].copy_(output)
-
-            return take
-
-        return [layer_step(layer) for layer in range(self.layers)]
+def joined(states: LayerStates) -> Tensor:
+    """What layers carry, as one state [B, S]."""
+    return torch.cat([*states.outputs, *states.cells], dim=1)
 
 
 def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
@@ -227,35 +168,3 @@ def weights_for_cell(weight: Tensor, hidden_size: int) -> Tensor:
     weight = weight.detach().clone()
     weight[2 * hidden_size : 3 * hidden_size] *= -2
     return weight
-
-
-def lstm_cell(gates: Sequence[Tensor], cells: Tensor, room: Tensor, output: Tensor, minus_two: Tensor) -> None:
-    """
-    Args:
-        gates: four of [B, H], see weights_for_cell, bent by a sigmoid.
-        cells: [B, H], overwritten with the new ones.
-        room: [B, H], to work in.
-        output: [B, H], overwritten.
-        minus_two: [], which PyTorch would make of a number at each call, in three times the time that the product takes for one row.
-    """
-    enter, forget, new, leave = gates
-    torch.addcmul(enter, enter, new, value=-2, out=room)
-    torch.addcmul(room, forget, cells, out=cells)
-    torch.mul(cells, minus_two, out=room).sigmoid_()
-    torch.addcmul(leave, leave, room, value=-2, out=output)
-
-
-def gru_cell(gates: Tensor, from_state: Tensor, both: Tensor, new: Tensor, output: Tensor, one: Tensor) -> None:
-    """
-    Args:
-        gates, from_state: [B, 3H], see weights_for_cell.
-        both: [B, 2H], to work in.
-        new: [B, H], to work in.
-        output: [B, H], the one before; overwritten.
-        one: [], see lstm_cell.
-    """
-    sizes = [both.shape[1], output.shape[1]]
-    (gates, gates_new), (from_state, state_new) = gates.split(sizes, dim=1), from_state.split(sizes, dim=1)
-    reset, update = torch.add(gates, from_state, out=both).sigmoid_().chunk(2, dim=1)
-    torch.addcmul(gates_new, reset, state_new, out=new).sigmoid_()
-    torch.lerp(torch.sub(one, new, alpha=2, out=new), output, update, out=output)

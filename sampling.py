@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,12 +18,13 @@ from torch import Tensor
 from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from graphs import replayed
-from heads import GrooveEmbedding, TokenEmbedding, draw_heights, drawn_at
+from heads import GrooveEmbedding, TokenEmbedding, draw_heights
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
-from models import MusicVAE
+from models import MusicVAE, written
 from products import in_parts, in_threads
 from steering.rules import RiffRules
+from stepwise import Chances, TokenDraws, Walk, looped, probabilities, write_legal, write_tokens
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
@@ -49,17 +50,21 @@ class RuleWalker:
         tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
         following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
         self._tokens = following.shape[-1]
-        self._allowed, self._following = (following >= 0).unbind(), following.flatten(1).unbind()
-        self._state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
+        self._allowed, self._following = list((following >= 0).unbind()), list(following.flatten(1).unbind())
+        self.state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
         self._step = 0
+
+    def tables(self, steps: slice) -> tuple[list[Tensor], list[Tensor]]:
+        """Of some steps, what stepwise.write_legal walks by: which tokens may come, by state, and the state after, by state and token."""
+        return self._allowed[steps], self._following[steps]
 
     def allowed(self) -> Tensor:
         """Which tokens may come next. bool [B, V], at least one True in each row"""
-        return self._allowed[self._step].index_select(0, self._state)
+        return self._allowed[self._step].index_select(0, self.state)
 
     def advance(self, tokens: Tensor) -> None:
         """Take in the next token of each riff. tokens: int64 [B]"""
-        self._state = self._following[self._step].index_select(0, torch.add(tokens, self._state, alpha=self._tokens))
+        self.state = self._following[self._step].index_select(0, torch.add(tokens, self.state, alpha=self._tokens))
         self._step += 1
 
 
@@ -73,56 +78,44 @@ def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleCo
     Returns:
         [B, V], each row summing to 1; one-hot at temperature 0. Top-p keeps the fewest likeliest tokens that reach the mass.
     """
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    if sample.rest_penalty:
-        logits = logits.clone()
-        logits[:, REST] -= sample.rest_penalty  # in event vocabularies this is PAD, which is never allowed
-    if sample.temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
-    if 0 < sample.top_k < logits.shape[-1]:
-        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(sample.top_k, dim=-1).indices, True)
-        logits = logits.masked_fill(~kept, -torch.inf)
-    temperature = max(sample.temperature, torch.finfo(logits.dtype).tiny)  # below it, float32 would divide by 0
-    if temperature != 1:
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-    probabilities = logits.softmax(dim=-1)
-    if sample.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        mass_before = ordered.cumsum(dim=-1) - ordered
-        ordered = ordered.masked_fill(mass_before >= sample.top_p, 0)
-        ordered[:, 0] = ordered[:, 0].clamp(min=torch.finfo(ordered.dtype).tiny)  # the likeliest token always stays
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
-        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
-    return probabilities
+    return probabilities(logits, allowed, token_chances(sample))
 
 
-def _written(
-    vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | Sequence[RiffRules]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def token_chances(sample: SampleConfig) -> Chances:
+    temperature = sample.temperature and max(sample.temperature, torch.finfo(torch.float32).tiny)  # below it, one would divide by 0
+    return Chances(temperature, sample.top_k, sample.top_p, REST, sample.rest_penalty)  # in event vocabularies PAD, which is never allowed
+
+
+def _write(
+    vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | Sequence[RiffRules], weight: Tensor | None = None
+) -> Tensor:
     """Write riffs from latents one step at a time, each token fed to the next step.
 
     Args:
         z: [B, Z]
         uniform: [B, T] in 0..1, the random numbers of the draws (not used at temperature 0).
         rules: of all riffs, or of each.
+        weight: [B], to which is added how well the rules suit them, see decode_weighed.
 
-    Yields:
-        of each step: its tokens, int64 [B]; the logits they were drawn by [B, V]; and which the rules allowed, bool [B, V].
+    Returns:
+        int64 [B, T]
     """
-    walk = vae.decoder.begin(z, getattr(torch, sample.precision))
-    before, walker = vae.embedding.start(len(z)), RuleWalker(rules, len(z), z.device)
-    for t, heights in zip(range(vae.tokenizer.steps), draw_heights(uniform), strict=True):
-        logits, allowed = walk.step(t, before), walker.allowed()
-        before = drawn_at(token_probabilities(logits, allowed, sample), heights)
-        walker.advance(before)
-        yield before, logits, allowed
+    decoder, walker = vae.decoder.begin(z, getattr(torch, sample.precision)), RuleWalker(rules, len(z), z.device)
+    heights, legal, chances = draw_heights(uniform), looped(write_legal, z.device), token_chances(sample)
+
+    def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
+        some = slice(places.start, places.stop)
+        allowed, following = walker.tables(some)
+        made, walker.state = legal(walk, chances, shown, heights[some], places.start, allowed, following, walker.state, weight)
+        return made
+
+    return torch.stack(written(decoder, vae.embedding.start(len(z)), write), dim=1)
 
 
 @torch.inference_mode()
 def decode(vae: MusicVAE, z: Tensor, uniform: Tensor, sample: SampleConfig, rules: RiffRules | None = None) -> Tensor:
-    """Riffs that obey the rules (without: any legal ones), from latents. z: [B, Z]; uniform: see _written -> int64 [B, T]"""
-    return torch.stack([tokens for tokens, _, _ in _written(vae, z, uniform, sample, rules or RiffRules(vae.tokenizer))], dim=1)
+    """Riffs that obey the rules (without: any legal ones), from latents. z: [B, Z]; uniform: see _write -> int64 [B, T]"""
+    return _write(vae, z, uniform, sample, rules or RiffRules(vae.tokenizer))
 
 
 @torch.inference_mode()
@@ -138,11 +131,8 @@ def decode_weighed(
         int64 [B, T]; and [B], how much of the model's own probability (at temperature 1) the rules left on the way, as a logarithm in
         nats, 0 or less: the weight of a riff as a draw from what the model would write under the rules.
     """
-    written, weight = [], z.new_zeros(len(z))
-    for tokens, logits, allowed in _written(vae, z, uniform, sample, rules):
-        written.append(tokens)
-        weight += logits.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
-    return torch.stack(written, dim=1), weight
+    weight = z.new_zeros(len(z))
+    return _write(vae, z, uniform, sample, rules, weight), weight
 
 
 @torch.inference_mode()
@@ -177,44 +167,32 @@ def _decode_rows(
     vae: MusicVAE, banned: Sequence[Tensor | None], sample: SampleConfig, z: Tensor, uniform: Tensor, hits: Tensor | None = None
 ) -> Tensor:
     """As decode_steps, all rows at once. banned: see banned_tokens"""
-    walk = vae.decoder.begin(z, getattr(torch, sample.precision))
+    decoder, start = vae.decoder.begin(z, getattr(torch, sample.precision)), vae.embedding.start(len(z))
     if isinstance(vae.embedding, TokenEmbedding):
-        draw = _token_draws(vae.embedding, banned, uniform, sample)
-    else:
-        assert isinstance(vae.embedding, GrooveEmbedding)
-        draw = _groove_draws(vae.embedding, uniform, sample, hits)
-    before, made = vae.embedding.start(len(z)), []
+        heights, parts = draw_heights(uniform.flatten(1)), vae.embedding.draws
+        tokens, draws = looped(write_tokens, z.device), TokenDraws(list(vae.embedding.sizes), list(banned), token_chances(sample))
+
+        def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
+            return tokens(walk, draws, before, shown, heights[places.start * parts : places.stop * parts], places.start)
+
+        return torch.stack(written(decoder, start, write), dim=1)
+    assert isinstance(vae.embedding, GrooveEmbedding)
+    draw, made = _groove_draws(vae.embedding, uniform, sample, hits), [start]
     for t in range(uniform.shape[1]):
-        before = draw(t, walk.step(t, before), before)
-        made.append(before)
-    return torch.stack(made, dim=1)
+        made.append(draw(t, decoder.step(t, made[-1])))
+    return torch.stack(made[1:], dim=1)
 
 
-DrawStep = Callable[[int, Tensor, Tensor], Tensor]  # the step, from 0; its logits; and the step before it -> the step drawn
-
-
-def _token_draws(embedding: TokenEmbedding, banned: Sequence[Tensor | None], uniform: Tensor, sample: SampleConfig) -> DrawStep:
-    """A function that draws the tokens of one step, part by part. banned: see banned_tokens; uniform: [B, T, parts]"""
-    heights, parts = draw_heights(uniform.flatten(1)), len(banned)
-
-    def draw(t: int, logits: Tensor, before: Tensor) -> Tensor:
-        drawn = []
-        by_part = zip(embedding.split_logits(logits), embedding.split(before), heights[t * parts : (t + 1) * parts], banned, strict=True)
-        for part, last, height, table in by_part:
-            part = part if table is None else part + table.index_select(0, last)
-            drawn.append(drawn_at(token_probabilities(part, None, sample), height))
-        return embedding.join(drawn)
-
-    return draw
+DrawStep = Callable[[int, Tensor], Tensor]  # the step, from 0, and its logits -> the step drawn
 
 
 def _groove_draws(embedding: GrooveEmbedding, uniform: Tensor, sample: SampleConfig, hits: Tensor | None) -> DrawStep:
-    """As _token_draws, for groove vectors. uniform: [B, T, draws]; hits: bool [B, T, 9], if they are given"""
+    """A function that draws the groove vectors of one step. uniform: [B, T, draws]; hits: bool [B, T, 9], if they are given"""
     numbers = uniform.unbind(dim=1)
     if hits is None:
-        return lambda t, logits, before: embedding.draw(logits, numbers[t], sample.temperature)
+        return lambda t, logits: embedding.draw(logits, numbers[t], sample.temperature)
     struck, drawn = hits.unbind(dim=1), numbers if sample.temperature else [None] * len(numbers)
-    return lambda t, logits, before: embedding.played(logits, struck[t], drawn[t], sample.temperature)
+    return lambda t, logits: embedding.played(logits, struck[t], drawn[t], sample.temperature)
 
 
 def banned_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:

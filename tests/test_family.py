@@ -22,8 +22,9 @@ from family.presets import FAMILY
 from heads import GrooveEmbedding, normal_nats
 from models import Draws, MusicVAE, kl_nats, where_steps
 from presets import TrainVAE, preset_options
-from recurrent import Recurrent, Stepping, run_layers, side_by_side
+from recurrent import Recurrent, Stepping, joined, run_layers, side_by_side
 from sampling import decode_steps, reconstruct
+from stepwise import take_step
 
 B = 5
 SIZES = VAEConfig(
@@ -121,9 +122,9 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
     assert_close(end, last)
     for t in range(6):
         states.gates.copy_(torch.nn.functional.linear(x[:, t], stepping.input_weight, stepping.input_bias))
-        output = stepping.step(states)
+        output = take_step(states)
         assert_close(output, whole[:, t], atol=1e-5, rtol=1e-5)
-    assert_close(states.joined(), last, atol=1e-5, rtol=1e-5)
+    assert_close(joined(states), last, atol=1e-5, rtol=1e-5)
     assert torch.equal(state, randn(B, part.state_size, seed=1)), "the state that was given was overwritten"
 
 

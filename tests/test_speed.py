@@ -23,6 +23,7 @@ from speed.bench import Bench, Listing, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
 from speed.model_rates import measure_device, train_work
 from speed.original import Original
+from stepwise import multiply_into, take_step
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Machine({torch.float32: 100.0, torch.bfloat16: 200.0}, cached=1000.0, uncached=10.0)
@@ -57,19 +58,17 @@ def test_a_product_is_a_linear_layer() -> None:
 @pytest.mark.parametrize("rows", [1, Product.FEW, Product.FEW + 1])
 @pytest.mark.parametrize("add", [True, False])
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_bound_product_is_of_what_stands_there_now(
-    precision: torch.dtype, rows: int, add: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against products of what stood there when they were bound, and against sums that lose what they are added to."""
+def test_a_product_is_written_or_added(precision: torch.dtype, rows: int, add: bool, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against sums that lose what they are added to, and against rooms of the other precision."""
     if not packed:
         monkeypatch.setattr("products.onednn_multiplies", lambda *_: False)
     weight, bias = torch.randn(HIDDEN, INPUTS), None if add else torch.randn(HIDDEN)
     x, room = torch.zeros(rows, INPUTS, dtype=precision), torch.zeros(rows, HIDDEN)
-    multiply, tolerance = Product(weight, bias, precision).bound(x, room, add), 1e-5 if precision == torch.float32 else 0.1
+    laid, tolerance = Product(weight, bias, precision).laid(rows), 1e-5 if precision == torch.float32 else 0.1
     for _ in range(2):
         x.copy_(torch.randn(rows, INPUTS))
         expected = nn.functional.linear(x.float(), weight, bias) + (room if add else 0)
-        found = multiply()
+        found = multiply_into(x, laid, room, add)
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=0.02)
         assert found is room or not add
 
@@ -117,12 +116,12 @@ def test_products_are_counted_whoever_computes_them() -> None:
     layers = Recurrent("lstm", INPUTS, HIDDEN, 1).requires_grad_(False)
     stepping = Stepping(layers)
     states = stepping.begin(torch.randn(B, layers.state_size))
-    assert multiply_adds(lambda: stepping.step(states)) == B * 4 * HIDDEN * HIDDEN
+    assert multiply_adds(lambda: take_step(states)) == B * 4 * HIDDEN * HIDDEN
     layers = Recurrent("lstm", INPUTS, HIDDEN, 2).requires_grad_(False)
     stepping = Stepping(layers)
     for rows in (1, B, Product.FEW + 1):
         states = stepping.begin(torch.randn(rows, layers.state_size))
-        assert multiply_adds(lambda: stepping.step(states)) == rows * 4 * HIDDEN * 3 * HIDDEN  # noqa: B023
+        assert multiply_adds(lambda: take_step(states)) == rows * 4 * HIDDEN * 3 * HIDDEN  # noqa: B023
     with torch.no_grad():  # in several threads, if there are several
         parts = multiply_adds(lambda: in_parts(lambda some: nn.Linear(INPUTS, HIDDEN)(torch.randn(600, INPUTS)[some]), 600, CPU))
     assert parts == 600 * INPUTS * HIDDEN
