@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, TokenizerConfig, VAEConfig
-from stepwise import drawn_at
+from stepwise import Chances, StepDraws, drawn_at, play_groove
 
 DRUMS = len(DRUM_CLASSES)
 FIRST_SPREAD = 0.3  # of velocities and offsets, before training
-SOFTEST = 1 / 127  # velocity of a hit
 LEAST_LOG_SPREAD = math.log(1 / 127)  # finer than MIDI is nothing; of drums that nobody played a density would have no upper bound
 
 
@@ -82,8 +81,12 @@ class StepEmbedding(nn.Module, ABC):
         """Which steps are right, all of their parts. bool [B, T]"""
 
     @abstractmethod
-    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Draw one step of each at temperature 1. logits: [B, V]; uniform: [B, draws] in 0..1 (1 excluded)"""
+    def step_draws(self, chances: Chances, banned: Sequence[Tensor | None] | None = None) -> StepDraws:
+        """What steps are drawn from. banned: of each part, see sampling.banned_tokens; None bans nothing"""
+
+    @abstractmethod
+    def step_numbers(self, uniform: Tensor) -> list[list[Tensor]]:
+        """What each step is drawn with, for stepwise's loops. uniform: [B, T, draws] in 0..1 (1 excluded)"""
 
 
 def step_embedding(model: VAEConfig, tokenizer: TokenizerConfig) -> StepEmbedding:
@@ -195,9 +198,12 @@ class TokenEmbedding(StepEmbedding):
     def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
         return (predicted == steps).reshape(*steps.shape[:2], -1).all(dim=-1)
 
-    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        by_part = zip(self.split_logits(logits), uniform.unbind(dim=1), strict=True)
-        return self.join([inverse_cdf(part.softmax(dim=-1), u) for part, u in by_part])
+    def step_draws(self, chances: Chances, banned: Sequence[Tensor | None] | None = None) -> StepDraws:
+        return StepDraws(list(self.sizes), list(banned or [None] * len(self.sizes)), chances, None)
+
+    def step_numbers(self, uniform: Tensor) -> list[list[Tensor]]:
+        heights = uniform.double().movedim(0, -1).contiguous().unsqueeze(-1)  # [T, parts, B, 1]
+        return [list(step.unbind()) for step in heights]
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -211,11 +217,6 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
         int64 [B], never a token of probability 0.
     """
     return drawn_at(probabilities, uniform.double().unsqueeze(-1))
-
-
-def draw_heights(uniform: Tensor) -> list[Tensor]:
-    """Uniform numbers as stepwise.drawn_at wants them, those of all steps at once. [B, T] -> T of float64 [B, 1]"""
-    return list(uniform.double().t().contiguous().unsqueeze(-1).unbind())
 
 
 # ---------------------------------------------------------------- groove vectors
@@ -291,32 +292,16 @@ class GrooveEmbedding(StepEmbedding):
         return hits + velocities + offsets
 
     def likeliest(self, logits: Tensor) -> Tensor:
-        return self.played(logits, logits[..., :DRUMS] > 0)
+        return play_groove(logits, logits[..., :DRUMS] > 0, None, 0.0, None)
 
     def right(self, predicted: Tensor, steps: Tensor) -> Tensor:
         return (predicted[..., :DRUMS] == steps[..., :DRUMS]).all(dim=-1)
 
-    def draw(self, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-        """As StepEmbedding.draw, at any temperature."""
-        if temperature == 0:
-            return self.likeliest(logits)
-        hits = uniform[..., :DRUMS] < (logits[..., :DRUMS] / max(temperature, 1e-6)).sigmoid()
-        return self.played(logits, hits, uniform, temperature)
+    def _spread(self) -> Tensor | None:
+        return None if self.log_spread is None else self.log_spread.clamp(min=LEAST_LOG_SPREAD).exp()
 
-    def played(self, logits: Tensor, hits: Tensor, uniform: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck.
+    def step_draws(self, chances: Chances, banned: Sequence[Tensor | None] | None = None) -> StepDraws:
+        return StepDraws([], [], chances, self._spread())
 
-        Args:
-            hits: bool [..., 9]
-            uniform: [..., draws] in 0..1, for drawing loudness and timing where their spread is known; None takes what is predicted.
-            temperature: of those draws, from 0 up.
-        """
-        _, loud, late = logits.split(DRUMS, dim=-1)
-        velocities, offsets = loud.sigmoid(), late.tanh()
-        if uniform is not None and self.log_spread is not None:
-            normal = torch.special.ndtri(uniform[..., DRUMS:].clamp(1e-4, 1 - 1e-4)).unflatten(-1, (2, DRUMS + 1))
-            own, shared = (temperature * normal * self.log_spread.clamp(min=LEAST_LOG_SPREAD).exp()).split([DRUMS, 1], dim=-1)
-            louder, later = (own + shared).unbind(dim=-2)
-            velocities, offsets = (velocities + louder).clamp(SOFTEST, 1), (offsets + later).clamp(-1, 1)
-        struck = hits.to(logits.dtype)
-        return torch.cat([struck, struck * velocities, struck * offsets], dim=-1)
+    def step_numbers(self, uniform: Tensor) -> list[list[Tensor]]:
+        return [[numbers] for numbers in uniform.unbind(dim=1)]

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
-from heads import StepEmbedding, TokenEmbedding, draw_heights, step_embedding
+from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping, joined, layer_precision, linear, run_layers, side_by_side, state_size
-from stepwise import Chances, TokenDraws, Walk, logits_at, looped, take_step, where_steps, write_among
+from stepwise import Chances, Walk, logits_at, looped, take_step, where_steps, write_among
 
 LN2 = math.log(2.0)
 
@@ -398,25 +398,15 @@ class MusicVAE(nn.Module):
         """The steps, some of them drawn by the model. -> as steps"""
         assert draws.from_model is not None and draws.uniform is not None
         decoder, start = self.decoder.begin(z, precision), self.embedding.start(len(z))
-        known, from_model = list(steps[:, :-1].unbind(dim=1)), list(draws.from_model.unbind(dim=1))  # the last is shown to nobody
-        keep = [] if draws.keep is None else list(draws.keep.unbind(dim=1))
-        if isinstance(self.embedding, TokenEmbedding):
-            heights, parts = draw_heights(draws.uniform.flatten(1)), self.embedding.draws
-            among, tokens = looped(write_among, z.device), TokenDraws(list(self.embedding.sizes), [None] * parts, Chances())
+        among, steps_drawn = looped(write_among, z.device), self.embedding.step_draws(Chances())
+        numbers, known = self.embedding.step_numbers(draws.uniform), list(steps[:, :-1].unbind(dim=1))  # the last is shown to nobody
+        from_model, keep = list(draws.from_model.unbind(dim=1)), [] if draws.keep is None else list(draws.keep.unbind(dim=1))
 
-            def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
-                some = slice(places.start, places.stop)
-                uniform = heights[places.start * parts : places.stop * parts]
-                return among(walk, tokens, shown, uniform, places.start, known[some], from_model[some], keep[some], start)
+        def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
+            some = slice(places.start, places.stop)
+            return among(walk, steps_drawn, shown, numbers[some], places.start, known[some], from_model[some], keep[some], start)
 
-            made = written(decoder, start, write)
-        else:
-            made, uniform = [], draws.uniform.unbind(dim=1)
-            for t, step in enumerate(known):
-                before = made[-1] if made else start
-                seen = where_steps(keep[t], before, start) if keep else before
-                made.append(where_steps(from_model[t], self.embedding.draw(decoder.step(t, seen), uniform[t]), step))
-        return torch.stack([*made, steps[:, -1]], dim=1)
+        return torch.stack([*written(decoder, start, write), steps[:, -1]], dim=1)
 
     def reconstruction_nats(self, logits: Tensor, steps: Tensor) -> Tensor:
         """Reconstruction loss of each example, summed over its steps. logits: [B, T, V] -> [B], nats (groove: see GrooveEmbedding)"""

@@ -18,13 +18,13 @@ from torch import Tensor
 from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
 from diffusion import LatentDiffusion
 from graphs import replayed
-from heads import GrooveEmbedding, TokenEmbedding, draw_heights
+from heads import TokenEmbedding
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
 from models import MusicVAE, written
 from products import in_parts, in_threads
 from steering.rules import RiffRules
-from stepwise import Chances, TokenDraws, Walk, looped, probabilities, write_legal, write_tokens
+from stepwise import Chances, Walk, looped, probabilities, write_legal, write_steps
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
@@ -101,12 +101,12 @@ def _write(
         int64 [B, T]
     """
     decoder, walker = vae.decoder.begin(z, getattr(torch, sample.precision)), RuleWalker(rules, len(z), z.device)
-    heights, legal, chances = draw_heights(uniform), looped(write_legal, z.device), token_chances(sample)
+    numbers, legal, chances = vae.embedding.step_numbers(uniform.unsqueeze(-1)), looped(write_legal, z.device), token_chances(sample)
 
     def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
         some = slice(places.start, places.stop)
         allowed, following = walker.tables(some)
-        made, walker.state = legal(walk, chances, shown, heights[some], places.start, allowed, following, walker.state, weight)
+        made, walker.state = legal(walk, chances, shown, numbers[some], places.start, allowed, following, walker.state, weight)
         return made
 
     return torch.stack(written(decoder, vae.embedding.start(len(z)), write), dim=1)
@@ -167,32 +167,15 @@ def _decode_rows(
     vae: MusicVAE, banned: Sequence[Tensor | None], sample: SampleConfig, z: Tensor, uniform: Tensor, hits: Tensor | None = None
 ) -> Tensor:
     """As decode_steps, all rows at once. banned: see banned_tokens"""
-    decoder, start = vae.decoder.begin(z, getattr(torch, sample.precision)), vae.embedding.start(len(z))
-    if isinstance(vae.embedding, TokenEmbedding):
-        heights, parts = draw_heights(uniform.flatten(1)), vae.embedding.draws
-        tokens, draws = looped(write_tokens, z.device), TokenDraws(list(vae.embedding.sizes), list(banned), token_chances(sample))
+    decoder, embedding = vae.decoder.begin(z, getattr(torch, sample.precision)), vae.embedding
+    steps, draws = looped(write_steps, z.device), embedding.step_draws(token_chances(sample), banned)
+    numbers, given = embedding.step_numbers(uniform), [] if hits is None else list(hits.unbind(dim=1))
 
-        def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
-            return tokens(walk, draws, before, shown, heights[places.start * parts : places.stop * parts], places.start)
+    def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
+        some = slice(places.start, places.stop)
+        return steps(walk, draws, before, shown, numbers[some], places.start, given[some])
 
-        return torch.stack(written(decoder, start, write), dim=1)
-    assert isinstance(vae.embedding, GrooveEmbedding)
-    draw, made = _groove_draws(vae.embedding, uniform, sample, hits), [start]
-    for t in range(uniform.shape[1]):
-        made.append(draw(t, decoder.step(t, made[-1])))
-    return torch.stack(made[1:], dim=1)
-
-
-DrawStep = Callable[[int, Tensor], Tensor]  # the step, from 0, and its logits -> the step drawn
-
-
-def _groove_draws(embedding: GrooveEmbedding, uniform: Tensor, sample: SampleConfig, hits: Tensor | None) -> DrawStep:
-    """A function that draws the groove vectors of one step. uniform: [B, T, draws]; hits: bool [B, T, 9], if they are given"""
-    numbers = uniform.unbind(dim=1)
-    if hits is None:
-        return lambda t, logits: embedding.draw(logits, numbers[t], sample.temperature)
-    struck, drawn = hits.unbind(dim=1), numbers if sample.temperature else [None] * len(numbers)
-    return lambda t, logits: embedding.played(logits, struck[t], drawn[t], sample.temperature)
+    return torch.stack(written(decoder, embedding.start(len(z)), write), dim=1)
 
 
 def banned_tokens(embedding: TokenEmbedding, tokenizer: TokenizerConfig, pitches: range = ANY_PITCH) -> list[Tensor | None]:

@@ -241,7 +241,7 @@ def drawn_at(chances: Tensor, heights: Tensor) -> Tensor:
 
     Args:
         chances: [B, V], each row summing to 1 up to rounding.
-        heights: float64 [B, 1] in 0..1 (1 excluded), uniform; see heads.draw_heights.
+        heights: float64 [B, 1] in 0..1 (1 excluded), uniform; see heads.TokenEmbedding.step_numbers.
 
     Returns:
         int64 [B], never a token of probability 0.
@@ -251,24 +251,73 @@ def drawn_at(chances: Tensor, heights: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
 
-class TokenDraws(NamedTuple):
-    """What the tokens of a step are drawn from, part by part."""
+def play_groove(logits: Tensor, hits: Tensor, uniform: Tensor | None, temperature: float, spread: Tensor | None) -> Tensor:
+    """Groove vectors with these hits, as loud and as late as the logits say; nothing where nothing is struck.
 
-    sizes: list[int]  # V of each part
+    Args:
+        logits: [..., 27]
+        hits: bool [..., 9]
+        uniform: [..., 29] in 0..1, for drawing loudness and timing where their spread is known; None takes what is predicted.
+        temperature: of those draws, from 0 up.
+        spread: [2, 10], standard deviations of velocities and of offsets: of each class, and what those of a step share.
+
+    Returns:
+        [..., 27]
+    """
+    drums = logits.shape[-1] // 3
+    _, loud, late = logits.split(drums, dim=-1)
+    velocities, offsets = loud.sigmoid(), late.tanh()
+    if uniform is not None and spread is not None:
+        normal = torch.special.ndtri(uniform[..., drums:].clamp(1e-4, 1 - 1e-4)).unflatten(-1, [2, drums + 1])
+        own, shared = (temperature * normal * spread).split([drums, 1], dim=-1)
+        louder, later = (own + shared).unbind(dim=-2)
+        velocities, offsets = (velocities + louder).clamp(1 / 127, 1), (offsets + later).clamp(-1, 1)  # a hit is heard
+    struck = hits.to(logits.dtype)
+    return torch.cat([struck, struck * velocities, struck * offsets], dim=-1)
+
+
+def draw_groove(logits: Tensor, uniform: Tensor, temperature: float, spread: Tensor | None) -> Tensor:
+    """Groove vectors, hits drawn too. As play_groove; uniform: [..., 9 or 29]; temperature 0 takes what is likeliest"""
+    hit_logits = logits[..., : logits.shape[-1] // 3]
+    if temperature == 0:
+        return play_groove(logits, hit_logits > 0, None, 0.0, None)
+    hits = uniform[..., : hit_logits.shape[-1]] < (hit_logits / max(temperature, 1e-6)).sigmoid()
+    return play_groove(logits, hits, uniform, temperature, spread)
+
+
+class StepDraws(NamedTuple):
+    """What steps are drawn from; see heads.StepEmbedding.step_draws."""
+
+    sizes: list[int]  # of tokens: V of each part; none: groove vectors
     banned: list[Tensor | None]  # of each part, what is added to its logits, by the token before; see sampling.banned_tokens
     chances: Chances
+    spread: Tensor | None  # of groove vectors, see play_groove
 
 
-def draw_tokens(logits: Tensor, before: Tensor, heights: list[Tensor], draws: TokenDraws) -> Tensor:
-    """A step. logits: [B, V]; before: the step before it; heights: of each part, see drawn_at -> int64 [B] or [B, parts]"""
-    count = len(draws.sizes)
+def draw_step(logits: Tensor, before: Tensor, numbers: list[Tensor], hits: Tensor | None, draws: StepDraws) -> Tensor:
+    """A step.
+
+    Args:
+        logits: [B, V]
+        before: [B] and more, the step before it.
+        numbers: what it is drawn with, see heads.StepEmbedding.step_numbers.
+        hits: bool [B, 9] of groove vectors, if they are given.
+
+    Returns:
+        [B] and more.
+    """
+    count, temperature = len(draws.sizes), draws.chances.temperature
+    if count == 0:
+        if hits is None:
+            return draw_groove(logits, numbers[0], temperature, draws.spread)
+        return play_groove(logits, hits, numbers[0] if temperature > 0 else None, temperature, draws.spread)
     by_part = list(logits.split(draws.sizes, dim=-1)) if count > 1 else [logits]
     last, drawn = _parts(before, count), torch.jit.annotate(list[Tensor], [])
     for i in range(count):
         part, banned = by_part[i], draws.banned[i]
         if banned is not None:
             part = part + banned.index_select(0, last[i])
-        drawn.append(drawn_at(probabilities(part, None, draws.chances), heights[i]))
+        drawn.append(drawn_at(probabilities(part, None, draws.chances), numbers[i]))
     return torch.stack(drawn, dim=-1) if count > 1 else drawn[0]
 
 
@@ -280,21 +329,25 @@ def where_steps(condition: Tensor, steps: Tensor, others: Tensor) -> Tensor:
     return torch.where(condition.reshape(list(condition.shape) + [1] * (steps.dim() - condition.dim())), steps, others)
 
 
-def write_tokens(walk: Walk, draws: TokenDraws, before: Tensor, shown: Tensor, heights: list[Tensor], first: int) -> list[Tensor]:
+def write_steps(
+    walk: Walk, draws: StepDraws, before: Tensor, shown: Tensor, numbers: list[list[Tensor]], first: int, hits: list[Tensor]
+) -> list[Tensor]:  # fmt: skip
     """Steps, each fed back.
 
     Args:
         before: the step before the first.
         shown: what the decoder sees of it.
-        heights: float64 [B, 1] of each step, and part of it; see drawn_at.
+        numbers: what each step is drawn with, see draw_step.
         first: which step of the whole is the first.
+        hits: bool [B, 9] of each step, if they are given; else none.
 
     Returns:
-        int64 [B] or [B, parts] of each step.
+        [B] and more, of each step.
     """
-    count, made = len(draws.sizes), torch.jit.annotate(list[Tensor], [])
-    for t in range(len(heights) // count):
-        before = shown = draw_tokens(logits_at(walk, t, first + t, shown), before, heights[t * count : (t + 1) * count], draws)
+    made = torch.jit.annotate(list[Tensor], [])
+    for t in range(len(numbers)):
+        given = hits[t] if len(hits) > 0 else None
+        before = shown = draw_step(logits_at(walk, t, first + t, shown), before, numbers[t], given, draws)
         made.append(before)
     return made
 
@@ -303,14 +356,14 @@ def write_legal(
     walk: Walk,
     chances: Chances,
     shown: Tensor,
-    heights: list[Tensor],
+    numbers: list[list[Tensor]],
     first: int,
     allowed: list[Tensor],
     following: list[Tensor],
     state: Tensor,
     weight: Tensor | None,
 ) -> tuple[list[Tensor], Tensor]:
-    """As write_tokens, lines that obey an automaton of rules.
+    """As write_steps, lines that obey an automaton of rules.
 
     Args:
         allowed: of each step, which tokens may come, by state: bool [states, V].
@@ -322,9 +375,9 @@ def write_legal(
         int64 [B] of each step, and the state after the last.
     """
     made = torch.jit.annotate(list[Tensor], [])
-    for t in range(len(heights)):
+    for t in range(len(numbers)):
         logits, legal = logits_at(walk, t, first + t, shown), allowed[t].index_select(0, state)
-        shown = drawn_at(probabilities(logits, legal, chances), heights[t])
+        shown = drawn_at(probabilities(logits, legal, chances), numbers[t][0])
         state = following[t].index_select(0, torch.add(shown, state, alpha=logits.shape[1]))
         if weight is not None:
             weight += logits.masked_fill(~legal, -math.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
@@ -334,28 +387,28 @@ def write_legal(
 
 def write_among(
     walk: Walk,
-    draws: TokenDraws,
+    draws: StepDraws,
     shown: Tensor,
-    heights: list[Tensor],
+    numbers: list[list[Tensor]],
     first: int,
     known: list[Tensor],
     from_model: list[Tensor],
     keep: list[Tensor],
     hidden: Tensor,
 ) -> list[Tensor]:
-    """As write_tokens, among steps that are known (scheduled sampling).
+    """As write_steps, among steps that are known (scheduled sampling).
 
     Args:
-        known: of each step, int64 [B] or [B, parts].
+        known: [B] and more, of each step.
         from_model: bool [B] of each step, whether it is drawn instead.
         keep: bool [B] of each step, whether the one before it is shown; none: all are.
         hidden: what is shown instead.
     """
-    count, made = len(draws.sizes), torch.jit.annotate(list[Tensor], [])
+    made = torch.jit.annotate(list[Tensor], [])
     for t in range(len(known)):
         if len(keep) > 0:
             shown = where_steps(keep[t], shown, hidden)
-        drawn = draw_tokens(logits_at(walk, t, first + t, shown), shown, heights[t * count : (t + 1) * count], draws)
+        drawn = draw_step(logits_at(walk, t, first + t, shown), shown, numbers[t], None, draws)
         shown = where_steps(from_model[t], drawn, known[t])
         made.append(shown)
     return made
@@ -365,6 +418,7 @@ def write_among(
 
 
 Loop = TypeVar("Loop", bound=Callable[..., object])
+SCRIPTS = sys.version_info < (3, 14) and torch.backends.mkldnn.is_available()
 _SCRIPTING = threading.Lock()
 
 
@@ -374,8 +428,7 @@ def looped(function: Loop, device: torch.device) -> Loop:
     It is run operation by operation, as it is written (nothing is profiled, fused or reordered), so it computes the same to the bit.
     PyTorch calls TorchScript deprecated, and has none for Python 3.14 on; there the functions run as they are.
     """
-    scripts = sys.version_info < (3, 14) and torch.backends.mkldnn.is_available()
-    return _scripted(function) if device.type == "cpu" and scripts else function
+    return _scripted(function) if device.type == "cpu" and SCRIPTS else function
 
 
 def _scripted(function: Loop) -> Loop:

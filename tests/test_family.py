@@ -16,15 +16,17 @@ from torch.testing import assert_close
 
 import products
 import recurrent
+import stepwise
 from config import DRUM_CLASSES, GROOVE_SIZE, HOLD, REST, SampleConfig, TokenizerConfig, UserError, VAEConfig
 from experiments.wrong_loss import wrong_loss
 from family.presets import FAMILY
-from heads import GrooveEmbedding, normal_nats
-from models import Draws, MusicVAE, kl_nats, where_steps
+from heads import GrooveEmbedding, StepEmbedding, normal_nats
+from models import Draws, MusicVAE, kl_nats
 from presets import TrainVAE, preset_options
 from recurrent import Recurrent, Stepping, joined, run_layers, side_by_side
-from sampling import decode_steps, reconstruct
-from stepwise import take_step
+from sampling import decode, decode_steps, decode_weighed, reconstruct
+from steering.rules import RiffRules
+from stepwise import Chances, draw_step, play_groove, take_step, where_steps
 
 B = 5
 SIZES = VAEConfig(
@@ -67,6 +69,12 @@ def make(tokenizer: TokenizerConfig, decoder: dict[str, Any], seed: int = 0, awa
             for i, parameter in enumerate(vae.parameters()):
                 parameter.copy_(0.3 * randn(*parameter.shape, seed=i))
     return vae.eval()
+
+
+def drawn(embedding: StepEmbedding, logits: Tensor, uniform: Tensor) -> Tensor:
+    """A step of each row, at temperature 1."""
+    numbers = embedding.step_numbers(uniform.unsqueeze(1))[0]
+    return draw_step(logits, embedding.start(len(logits)), numbers, None, embedding.step_draws(Chances()))
 
 
 # ---------------------------------------------------------------- one decoder, two ways to run it
@@ -148,7 +156,7 @@ def test_groove_is_written_without_a_graph_wherever(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(products, "onednn_multiplies", lambda device, precision: False)
     walk, before = vae.decoder.begin(randn(2, SIZES.z_size)), vae.embedding.start(2)
     for t in range(3):
-        before = vae.embedding.draw(walk.step(t, before), torch.rand(2, vae.embedding.draws))
+        before = drawn(vae.embedding, walk.step(t, before), torch.rand(2, vae.embedding.draws))
         assert not before.requires_grad
 
 
@@ -172,6 +180,43 @@ def test_a_zero_more_changes_nothing(kind: type, inputs: int, given: bool, monke
     assert side_by_side(x).shape[-1] == inputs + inputs % 2
     for one, other in zip(*found, strict=True):
         assert_close(one, other)
+
+
+@pytest.mark.skipif(not stepwise.SCRIPTS, reason="no TorchScript here")
+@EACH_KIND
+@EACH_DECODER
+def test_a_loop_without_python_is_the_same_to_the_bit(
+    tokenizer: TokenizerConfig, decoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against what TorchScript reads otherwise than Python, and against machines without it that write something else."""
+    vae, steps, rules = make(tokenizer, decoder), music(tokenizer, 6), RiffRules(TokenizerConfig(bars=1))
+    some = torch.Generator().manual_seed(1)
+    uniform, z = torch.rand(6, tokenizer.steps, vae.embedding.draws, generator=some), randn(6, SIZES.z_size)
+    draws = Draws(
+        randn(6, SIZES.z_size), steps_kept := torch.rand(6, tokenizer.steps, generator=some) < 0.7, from_model=~steps_kept, uniform=uniform
+    )
+    hits = torch.rand(6, tokenizer.steps, 9, generator=some) < 0.3
+    found = []
+    for scripts in (True, False):
+        monkeypatch.setattr("stepwise.SCRIPTS", scripts)
+        made = [vae._own_inputs(steps, z, draws)]
+        for rows in (1, 6):
+            for options in (
+                {},
+                {"temperature": 0},
+                {"temperature": 0.7, "top_k": 3, "top_p": 0.8, "rest_penalty": 1},
+                {"precision": "bfloat16"},
+            ):
+                sample = SampleConfig(**{"temperature": 1.0, **options})
+                made.append(decode_steps(vae, z[:rows], uniform[:rows], sample))
+                if tokenizer.representation == "groove":
+                    made.append(decode_steps(vae, z[:rows], uniform[:rows], sample, hits[:rows]))
+                if tokenizer.representation == "mono":
+                    made += decode_weighed(vae, z[:rows], uniform[:rows, :, 0], sample, rules)
+                    assert torch.equal(made[-2], decode(vae, z[:rows], uniform[:rows, :, 0], sample, rules))
+        found.append(made)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -256,7 +301,7 @@ def test_scheduled_sampling_shows_what_the_model_writes(tokenizer: TokenizerConf
     inputs = vae._own_inputs(steps, z, draws)
     logits = vae.decoder(z, inputs)
     by_hand = [
-        where_steps(draws.from_model[:, t], vae.embedding.draw(logits[:, t], draws.uniform[:, t]), steps[:, t])
+        where_steps(draws.from_model[:, t], drawn(vae.embedding, logits[:, t], draws.uniform[:, t]), steps[:, t])
         for t in range(tokenizer.steps)
     ]
     assert_close(inputs, vae.decoder.shown(torch.stack(by_hand, dim=1)), atol=1e-4, rtol=1e-4)
@@ -352,9 +397,9 @@ def test_hits_are_drawn_at_their_rates() -> None:
     vae = make(KINDS["groove"], {})
     logits = torch.zeros(4000, GROOVE_SIZE)
     logits[:, 0] = math.log(0.2 / 0.8)
-    drawn = vae.embedding.draw(logits, torch.rand(4000, 9, generator=torch.Generator().manual_seed(0)))
-    assert drawn[:, 0].mean().item() == pytest.approx(0.2, abs=0.03)
-    assert drawn[:, 1:9].mean().item() == pytest.approx(0.5, abs=0.02)
+    made = drawn(vae.embedding, logits, torch.rand(4000, 9, generator=torch.Generator().manual_seed(0)))
+    assert made[:, 0].mean().item() == pytest.approx(0.2, abs=0.03)
+    assert made[:, 1:9].mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 # ---------------------------------------------------------------- writing music
@@ -427,7 +472,8 @@ def test_what_is_drawn_spreads_as_it_was_learnt() -> None:
     with torch.no_grad():
         embedding.log_spread.copy_(torch.linspace(0.02, 0.08, 20).reshape(2, 10).log())
     uniform = torch.rand(20_000, embedding.draws, generator=torch.Generator().manual_seed(0))
-    made = embedding.played(torch.zeros(20_000, 27), torch.ones(20_000, 9, dtype=torch.bool), uniform, temperature=0.5)
+    spread = embedding.step_draws(Chances()).spread
+    made = play_groove(torch.zeros(20_000, 27), torch.ones(20_000, 9, dtype=torch.bool), uniform, 0.5, spread)
     for part, spread in zip(made[:, 9:].split(9, dim=1), embedding.log_spread.exp(), strict=True):
         covariance = 0.25 * (torch.diag(spread[:-1].square()) + spread[-1].square())
         assert_close(part.T.cov(), covariance, atol=1e-4, rtol=0.1)
