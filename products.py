@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from stepwise import SCRIPTS, Laid, multiply
+from stepwise import Laid, multiply
 
 FITTING = 512  # rows that are worked out together at most
-LEAST = 32 if SCRIPTS else 256  # rows that are worth a thread of their own; more where threads wait for each other's Python
+LEAST = 256  # rows that are worth a thread of their own
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Part = TypeVar("Part", bound=nn.Module)
@@ -122,8 +122,8 @@ def in_parts(work: Callable[[slice], Tensor], rows: int, device: torch.device) -
     Returns:
         [rows, ...]
     """
-    parts = max(-(-rows // FITTING), min(torch.get_num_threads(), rows // LEAST))
-    if parts < 2 or device.type != "cpu":
+    if rows <= FITTING or device.type != "cpu":
         return work(slice(0, rows))
+    parts = max(-(-rows // FITTING), min(torch.get_num_threads(), rows // LEAST))
     ends = [rows * part // parts for part in range(parts + 1)]
     return torch.cat(in_threads(work, [slice(*pair) for pair in itertools.pairwise(ends)], device))

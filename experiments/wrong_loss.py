@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import stepwise
 import train_vae
 from config import run_script
 from heads import DRUMS, GrooveEmbedding, inverse_cdf
@@ -24,29 +25,30 @@ def softmax_nats(self: GrooveEmbedding, logits: Tensor, steps: Tensor) -> Tensor
     return -(steps * F.log_softmax(logits, dim=-1)).sum(dim=-1)
 
 
-def one_class(self: GrooveEmbedding, logits: Tensor) -> Tensor:
+def one_class(logits: Tensor) -> Tensor:
     """What such a decoder writes: the likeliest of the 27 alone, which is a hit if it is one of the first nine. [..., 27]"""
     winner = F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
     return torch.cat([winner[..., :DRUMS], torch.zeros_like(winner[..., DRUMS:])], dim=-1)
 
 
-def drawn_class(self: GrooveEmbedding, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-    """The same with one of the 27 drawn. logits: [B, 27]; uniform: [B, 9], of which the first is used"""
-    if temperature == 0:
-        return one_class(self, logits)
-    drawn = inverse_cdf((logits / temperature).softmax(dim=-1), uniform[:, 0])
-    return one_class(self, F.one_hot(drawn, logits.shape[-1]).to(logits.dtype))
+def drawn_class(logits: Tensor, uniform: Tensor, temperature: float, spread: Tensor | None) -> Tensor:
+    """In place of stepwise.draw_groove: the same with one of the 27 drawn. logits: [B, 27]; uniform: [B, 9], of which the first is used"""
+    if temperature:
+        drawn = inverse_cdf((logits / temperature).softmax(dim=-1), uniform[:, 0])
+        logits = F.one_hot(drawn, logits.shape[-1]).to(logits.dtype)
+    return one_class(logits)
 
 
 @contextmanager
 def wrong_loss() -> Iterator[None]:
-    """Inside, groove models have that loss, and write as it says."""
-    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw
-    GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw = softmax_nats, one_class, drawn_class  # type: ignore[method-assign]
+    """Inside, groove models have that loss, and write as it says, as plain Python."""
+    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, stepwise.SCRIPTS
+    GrooveEmbedding.nats, GrooveEmbedding.likeliest = softmax_nats, lambda self, logits: one_class(logits)  # type: ignore[method-assign]
+    stepwise.draw_groove, stepwise.SCRIPTS = drawn_class, False  # type: ignore[assignment]
     try:
         yield
     finally:
-        GrooveEmbedding.nats, GrooveEmbedding.likeliest, GrooveEmbedding.draw = right  # type: ignore[method-assign]
+        GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, stepwise.SCRIPTS = right  # type: ignore[method-assign]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -192,21 +192,18 @@ def test_a_loop_without_python_is_the_same_to_the_bit(
     vae, steps, rules = make(tokenizer, decoder), music(tokenizer, 6), RiffRules(TokenizerConfig(bars=1))
     some = torch.Generator().manual_seed(1)
     uniform, z = torch.rand(6, tokenizer.steps, vae.embedding.draws, generator=some), randn(6, SIZES.z_size)
-    draws = Draws(
-        randn(6, SIZES.z_size), steps_kept := torch.rand(6, tokenizer.steps, generator=some) < 0.7, from_model=~steps_kept, uniform=uniform
-    )
+    kept = torch.rand(6, tokenizer.steps, generator=some) < 0.7
+    draws = Draws(randn(6, SIZES.z_size), kept, from_model=~kept, uniform=uniform)
     hits = torch.rand(6, tokenizer.steps, 9, generator=some) < 0.3
+    samples: list[dict[str, Any]] = [{}, {"temperature": 0}, {"temperature": 0.7, "top_k": 3, "top_p": 0.8, "rest_penalty": 1}]
+    samples.append({"precision": "bfloat16"})
     found = []
     for scripts in (True, False):
         monkeypatch.setattr("stepwise.SCRIPTS", scripts)
+        assert (stepwise.looped(stepwise.write_steps, z.device) is stepwise.write_steps) != scripts
         made = [vae._own_inputs(steps, z, draws)]
         for rows in (1, 6):
-            for options in (
-                {},
-                {"temperature": 0},
-                {"temperature": 0.7, "top_k": 3, "top_p": 0.8, "rest_penalty": 1},
-                {"precision": "bfloat16"},
-            ):
+            for options in samples:
                 sample = SampleConfig(**{"temperature": 1.0, **options})
                 made.append(decode_steps(vae, z[:rows], uniform[:rows], sample))
                 if tokenizer.representation == "groove":
