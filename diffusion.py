@@ -6,13 +6,14 @@ No device choice, no printing, no file access in here. Dimensions: B batch, H hi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DiffusionConfig
+from denoising import DenoiserAtTimes, Guided
 from products import Product, prepared
 
 
@@ -52,31 +53,6 @@ class NoiseSchedule(nn.Module):
         """What the denoiser should say: eps, x_0, or v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022, appendix D). [B, Z]"""
         signal, noise = self.coefficients(t)
         return {"eps": eps, "x0": x_0, "v": signal * eps - noise * x_0}[prediction_type]
-
-
-Scale = Tensor | float
-
-
-def x0_and_eps(
-    prediction_type: str, prediction: Tensor, x_t: Tensor, signal: Scale, noise: Scale, limit: float = 6.0
-) -> tuple[Tensor, Tensor]:
-    """Read a prediction as x_0 and eps, with x_0 held within +-limit: at t = T - 1 an eps prediction says little of x_0.
-
-    Args:
-        prediction, x_t: [B, Z]
-        signal, noise: the scales at their time, see NoiseSchedule.coefficients.
-
-    Returns:
-        x_0 and eps, each [B, Z], that together make x_t.
-    """
-    if prediction_type == "eps":
-        x_0 = (x_t - noise * prediction) / signal
-    elif prediction_type == "x0":
-        x_0 = prediction
-    else:
-        x_0 = signal * x_t - noise * prediction
-    x_0 = x_0.clamp(-limit, limit)
-    return x_0, (x_t - signal * x_0) / noise
 
 
 class ResidualBlock(nn.Module):
@@ -148,32 +124,27 @@ class DenoiserWeights:
         self.blocks = [(product(block.up), product(block.down)) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
 
 
-class DenoiserAtTimes:
+@torch.no_grad()
+def denoiser_at_times(denoiser: Denoiser, times: Tensor, rows: int, conditions: Tensor | None) -> DenoiserAtTimes:
     """A denoiser at times that are known beforehand, without gradients: what hangs on the time, and on what is asked, is computed once.
 
     Args:
         times: int64 [N]
+        rows: B, of what it will be asked.
         conditions: [1, A], or None; see Denoiser.
     """
-
-    @torch.no_grad()
-    def __init__(self, denoiser: Denoiser, times: Tensor, conditions: Tensor | None) -> None:
-        self.weights, self.norm = prepared(denoiser, DenoiserWeights, torch.float32), denoiser.norm
-        time = denoiser.embed_time(times, conditions)  # [N, H]
-        conditioned = [block.condition(time).chunk(2, dim=-1) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
-        self.scale_shift = [((1 + scale).unbind(), shift.unbind()) for scale, shift in conditioned]  # of each block and time: [H], [H]
-
-    @torch.no_grad()
-    def __call__(self, i: int, x_t: Tensor) -> Tensor:
-        """At the i-th time, as Denoiser.forward. x_t: [B, Z] -> [B, Z]"""
-        x = self.weights.enter(x_t)
-        for (up, down), (scale, shift) in zip(self.weights.blocks, self.scale_shift, strict=True):
-            inside = up(F.layer_norm(x, x.shape[1:], scale[i], shift[i]))
-            x = down(F.silu(inside, inplace=True)).add_(x)
-        return self.weights.leave(self.norm(x))
-
-
-Predict = Callable[[int, Tensor], tuple[Tensor, Tensor]]  # see LatentDiffusion.x0_and_eps_at
+    weights, time = prepared(denoiser, DenoiserWeights, torch.float32), denoiser.embed_time(times, conditions)  # [N, H]
+    conditioned = [block.condition(time).chunk(2, dim=-1) for block in denoiser.blocks if isinstance(block, ResidualBlock)]
+    return DenoiserAtTimes(
+        enter=weights.enter.laid(rows),
+        up=[up.laid(rows) for up, _ in weights.blocks],
+        down=[down.laid(rows) for _, down in weights.blocks],
+        scale=[list((1 + scale).unbind()) for scale, _ in conditioned],
+        shift=[list(shift.unbind()) for _, shift in conditioned],
+        norm_weight=denoiser.norm.weight.detach(),
+        norm_bias=denoiser.norm.bias.detach(),
+        leave=weights.leave.laid(rows),
+    )
 
 
 class LatentDiffusion(nn.Module):
@@ -209,29 +180,19 @@ class LatentDiffusion(nn.Module):
         prediction = self.denoiser(self.schedule.q_sample(x_0, t, eps), t, conditions)
         return (prediction - self.schedule.target(self.config.prediction_type, x_0, t, eps)).square().mean(dim=1)
 
-    def x0_and_eps_at(self, times: Sequence[int], conditions: Tensor | None = None, guidance_scale: float = 1.0) -> Predict:
-        """What the denoiser takes x_t to be made of, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
+    def guided(self, times: Sequence[int], rows: int, conditions: Tensor | None = None, guidance_scale: float = 1.0) -> Guided:
+        """The model at known times, with classifier-free guidance (Ho & Salimans 2022, eq. 6, where 1 + w is our scale).
 
         Args:
-            times: at which it will be asked.
+            rows: B, of what it will be asked.
             conditions: [1, A], see Denoiser.
             guidance_scale: 1 follows the conditions as trained, more exaggerates them, 0 does not listen.
-
-        Returns:
-            a function of i and x_t [B, Z] at the i-th time; it returns x_0 and eps, [B, Z] each.
         """
         t = torch.tensor(times, device=self.latent_mean.device)
-        conditional = DenoiserAtTimes(self.denoiser, t, conditions)
-        unconditional = None if conditions is None or guidance_scale == 1 else DenoiserAtTimes(self.denoiser, t, None)
-        scales = torch.cat(self.schedule.coefficients(t), dim=1).tolist()
-
-        def predict(i: int, x_t: Tensor) -> tuple[Tensor, Tensor]:
-            prediction = conditional(i, x_t)
-            if unconditional is not None:  # eps, x_0 and v are linear in each other at one x_t
-                prediction = torch.lerp(unconditional(i, x_t), prediction, guidance_scale)
-            return x0_and_eps(self.config.prediction_type, prediction, x_t, *scales[i])
-
-        return predict
+        conditional = denoiser_at_times(self.denoiser, t, rows, conditions)
+        unconditional = None if conditions is None or guidance_scale == 1 else denoiser_at_times(self.denoiser, t, rows, None)
+        coefficients = torch.cat(self.schedule.coefficients(t), dim=1).tolist()
+        return Guided(conditional, unconditional, guidance_scale, self.config.prediction_type, coefficients)
 
     def conditions(self, asked: Mapping[str, float]) -> Tensor:
         """What was asked for, as the denoiser is told: normalised, held within three standard deviations, NaN for the rest.

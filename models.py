@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import TokenizerConfig, VAEConfig
+from graphs import looped
 from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping, joined, layer_precision, linear, run_layers, side_by_side, state_size
-from stepwise import Chances, Walk, logits_at, looped, take_step, where_steps, write_among
+from stepwise import Chances, Walk, logits_at, take_step, where_steps, write_among
 
 LN2 = math.log(2.0)
 

@@ -1,23 +1,20 @@
 """Matrix products by weights that stay as they are: laid out once for oneDNN, where there is one, and used without gradients.
 
 PyTorch multiplies float32 matrices with MKL, which on processors that are not Intel's reaches half of what oneDNN does. For layers of an
-LSTM it takes oneDNN by itself; for single products one has to ask.
+LSTM it takes oneDNN by itself; for single products one has to ask. TorchScript reads annotations as they stand, so nothing puts them off.
 """
-
-from __future__ import annotations
 
 import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from stepwise import Laid, multiply
 
 FITTING = 512  # rows that are worked out together at most
 LEAST = 256  # rows that are worth a thread of their own
@@ -25,6 +22,52 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Part = TypeVar("Part", bound=nn.Module)
 Layout = TypeVar("Layout")
+
+
+class Laid(NamedTuple):
+    """A product's weights, laid out for some number of rows; see Product."""
+
+    weight: Tensor  # [O, I]
+    bias: Tensor | None  # [O]
+    packed: bool  # by oneDNN, in a layout of its own
+    one_row: bool
+
+
+def multiply(x: Tensor, by: Laid) -> Tensor:
+    """x W^T + b. [B, I] -> [B, O], all in the precision multiplied in"""
+    if by.packed:
+        return torch.ops.mkldnn._linear_pointwise(x, by.weight, by.bias, "none", [], "")
+    if by.one_row:
+        return _multiply_vector(x[0], by.weight, by.bias).unsqueeze(0)
+    return F.linear(x, by.weight, by.bias)
+
+
+def _multiply_vector(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
+
+
+def multiply_into(x: Tensor, by: Laid, room: Tensor, add: bool) -> Tensor:
+    """The product in float32.
+
+    Args:
+        x: [B, I], in the precision multiplied in.
+        room: float32 [B, O]
+        add: to what stands in the room; not with a bias.
+
+    Returns:
+        where it stands: in the room or, if it is not added, where that is quicker.
+    """
+    bias = by.bias
+    if by.one_row and add:
+        torch.addmv(room[0], by.weight, x[0], out=room[0])
+        return room
+    if by.one_row and bias is not None:
+        torch.addmv(bias, by.weight, x[0], out=room[0])
+        return room
+    product = multiply(x, by)
+    if add:
+        return room.add_(product)
+    return product if product.dtype == room.dtype else room.copy_(product)
 
 
 class Product:

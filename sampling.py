@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from config import HOLD, MAX_PITCH, REST, TRIO_PARTS, SampleConfig, TokenizerConfig, UserError
+from denoising import denoise
 from diffusion import LatentDiffusion
-from graphs import replayed
+from graphs import looped, replayed
 from heads import TokenEmbedding
 from latents import encoder_steps, given_hits
 from measures.novelty import LookUp
 from models import MusicVAE, written
 from products import in_parts, in_threads
 from steering.rules import RiffRules
-from stepwise import Chances, Walk, looped, probabilities, write_legal, write_steps
+from stepwise import Chances, Walk, probabilities, write_legal, write_steps
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
@@ -246,20 +247,17 @@ def sample_latents(
         noise: [at least times - 1, B, Z], standard normal; not read when eta is 0.
         times: falling, at least one; see denoising_times.
         eta: 0..1
-        conditions, guidance_scale: what is asked for, see LatentDiffusion.x0_and_eps_at.
+        conditions, guidance_scale: what is asked for, see LatentDiffusion.guided.
 
     Returns:
         z [B, Z], in the VAE's own units.
     """
-    predict = diffusion.x0_and_eps_at(times, conditions, guidance_scale)
-    abar = diffusion.schedule.alphas_cumprod[list(times)].tolist()
-    for i, (now, following) in enumerate(itertools.pairwise(abar)):
-        x_0, eps = predict(i, x)
+    abar, steps = diffusion.schedule.alphas_cumprod[list(times)].tolist(), []
+    for now, following in itertools.pairwise(abar):
         sigma = eta * math.sqrt((1 - following) / (1 - now) * (1 - now / following))
-        x = math.sqrt(following) * x_0 + math.sqrt(max(0.0, 1 - following - sigma**2)) * eps
-        if eta > 0:
-            x = x + sigma * noise[i]
-    return diffusion.denormalize(predict(len(times) - 1, x)[0])
+        steps.append([math.sqrt(following), math.sqrt(max(0.0, 1 - following - sigma**2)), sigma])
+    model = diffusion.guided(times, len(x), conditions, guidance_scale)
+    return diffusion.denormalize(looped(denoise, x.device)(model, x, noise, steps))
 
 
 # ---------------------------------------------------------------- whole riffs

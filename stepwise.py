@@ -1,73 +1,17 @@
-"""What decoders do at each step, without gradients, and the loops over steps, as functions that TorchScript takes too.
-
-A step is some thirty operations of a few microseconds. Started from Python, they wait for it: a sixth of the time at 64 rows, two fifths at
-one; and threads that decode side by side wait for each other's Python. So on a CPU a loop over steps runs as TorchScript (see `looped`).
-Elsewhere, and where TorchScript is not to be had, the same functions run as they are.
+"""What decoders do at each step, without gradients, and the loops over steps, as functions that TorchScript takes too; see graphs.looped.
 
 No `from __future__ import annotations` in here: TorchScript reads annotations as they stand. Dimensions: B batch, H hidden, G gates (of all
-units of a layer), I inputs, O outputs, V logits (of all parts), C plan.
+units of a layer), V logits (of all parts), C plan.
 """
 
-import functools
 import math
-import sys
-import threading
-import warnings
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# ---------------------------------------------------------------- products
-
-
-class Laid(NamedTuple):
-    """A product's weights, laid out for some number of rows; see products.Product."""
-
-    weight: Tensor  # [O, I]
-    bias: Tensor | None  # [O]
-    packed: bool  # by oneDNN, in a layout of its own
-    one_row: bool
-
-
-def multiply(x: Tensor, by: Laid) -> Tensor:
-    """x W^T + b. [B, I] -> [B, O], all in the precision multiplied in"""
-    if by.packed:
-        return torch.ops.mkldnn._linear_pointwise(x, by.weight, by.bias, "none", [], "")
-    if by.one_row:
-        return _multiply_vector(x[0], by.weight, by.bias).unsqueeze(0)
-    return F.linear(x, by.weight, by.bias)
-
-
-def _multiply_vector(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
-
-
-def multiply_into(x: Tensor, by: Laid, room: Tensor, add: bool) -> Tensor:
-    """The product in float32.
-
-    Args:
-        x: [B, I], in the precision multiplied in.
-        room: float32 [B, O]
-        add: to what stands in the room; not with a bias.
-
-    Returns:
-        where it stands: in the room or, if it is not added, where that is quicker.
-    """
-    bias = by.bias
-    if by.one_row and add:
-        torch.addmv(room[0], by.weight, x[0], out=room[0])
-        return room
-    if by.one_row and bias is not None:
-        torch.addmv(bias, by.weight, x[0], out=room[0])
-        return room
-    product = multiply(x, by)
-    if add:
-        return room.add_(product)
-    return product if product.dtype == room.dtype else room.copy_(product)
-
+from products import Laid, multiply, multiply_into
 
 # ---------------------------------------------------------------- recurrent layers
 
@@ -412,39 +356,3 @@ def write_among(
         shown = where_steps(from_model[t], drawn, known[t])
         made.append(shown)
     return made
-
-
-# ---------------------------------------------------------------- TorchScript
-
-
-Loop = TypeVar("Loop", bound=Callable[..., object])
-SCRIPTS = sys.version_info < (3, 14) and torch.backends.mkldnn.is_available()
-_SCRIPTING = threading.Lock()
-
-
-def looped(function: Loop, device: torch.device) -> Loop:
-    """A loop from above, as it runs best on a device: on a CPU as TorchScript.
-
-    It is run operation by operation, as it is written (nothing is profiled, fused or reordered), so it computes the same to the bit.
-    PyTorch calls TorchScript deprecated, and has none for Python 3.14 on; there the functions run as they are.
-    """
-    return _scripted(function) if device.type == "cpu" and SCRIPTS else function
-
-
-def _scripted(function: Loop) -> Loop:
-    with _SCRIPTING:
-        return _compiled(function)
-
-
-@functools.cache
-def _compiled(function: Loop) -> Loop:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.script(function)
-
-    @functools.wraps(function)
-    def run(*args: object) -> object:
-        with torch.jit.optimized_execution(False):
-            return script(*args)
-
-    return run  # type: ignore[return-value]

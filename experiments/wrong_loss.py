@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import graphs
 import stepwise
 import train_vae
 from config import run_script
@@ -42,13 +43,13 @@ def drawn_class(logits: Tensor, uniform: Tensor, temperature: float, spread: Ten
 @contextmanager
 def wrong_loss() -> Iterator[None]:
     """Inside, groove models have that loss, and write as it says, as plain Python."""
-    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, stepwise.SCRIPTS
+    right = GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, graphs.SCRIPTS
     GrooveEmbedding.nats, GrooveEmbedding.likeliest = softmax_nats, lambda self, logits: one_class(logits)  # type: ignore[method-assign]
-    stepwise.draw_groove, stepwise.SCRIPTS = drawn_class, False  # type: ignore[assignment]
+    stepwise.draw_groove, graphs.SCRIPTS = drawn_class, False  # type: ignore[assignment]
     try:
         yield
     finally:
-        GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, stepwise.SCRIPTS = right  # type: ignore[method-assign]
+        GrooveEmbedding.nats, GrooveEmbedding.likeliest, stepwise.draw_groove, graphs.SCRIPTS = right  # type: ignore[method-assign]
 
 
 def main(argv: Sequence[str]) -> int:

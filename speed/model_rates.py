@@ -119,7 +119,7 @@ def measure_riffs(bench: Bench) -> None:
         work = partial(sample_latents, diffusion, noise, noise[None], times, 0.0)
 
         def needs(work: Callable[[], object] = work, batch: int = batch) -> Work:
-            once = multiply_adds(partial(diffusion.x0_and_eps_at, times))  # what hangs on the times alone
+            once = multiply_adds(partial(diffusion.guided, times, batch))  # what hangs on the times alone
             return Work(multiply_adds(work) - once, rows=batch, steps=len(times))
 
         bench.rate(f"latents, 50 DDIM steps, batch {batch}", "latents", batch, work, needs)

@@ -40,7 +40,7 @@ class Wish:
     strength: float = 1.0  # how far from it, 0..1: 0 is the riff's reconstruction, 1 a fresh riff
     asked: Mapping[str, float] = field(default_factory=dict)  # attributes, in their units
     spread: Mapping[str, float] = field(default_factory=dict)  # standard deviation of each in the training riffs
-    guidance_scale: float = 1.0  # see LatentDiffusion.x0_and_eps_at
+    guidance_scale: float = 1.0  # see LatentDiffusion.guided
     shift: Tensor | None = None  # [Z], added to z
     key: Key | None = None  # riffs are moved to it by transposition before the rules hold them to its scale
     candidates: int = 1  # drawn for each seed, of which one is taken

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import graphs
 import products
 import recurrent
 import stepwise
@@ -182,7 +183,7 @@ def test_a_zero_more_changes_nothing(kind: type, inputs: int, given: bool, monke
         assert_close(one, other)
 
 
-@pytest.mark.skipif(not stepwise.SCRIPTS, reason="no TorchScript here")
+@pytest.mark.skipif(not graphs.SCRIPTS, reason="no TorchScript here")
 @EACH_KIND
 @EACH_DECODER
 def test_a_loop_without_python_is_the_same_to_the_bit(
@@ -199,8 +200,8 @@ def test_a_loop_without_python_is_the_same_to_the_bit(
     samples.append({"precision": "bfloat16"})
     found = []
     for scripts in (True, False):
-        monkeypatch.setattr("stepwise.SCRIPTS", scripts)
-        assert (stepwise.looped(stepwise.write_steps, z.device) is stepwise.write_steps) != scripts
+        monkeypatch.setattr("graphs.SCRIPTS", scripts)
+        assert (graphs.looped(stepwise.write_steps, z.device) is stepwise.write_steps) != scripts
         made = [vae._own_inputs(steps, z, draws)]
         for rows in (1, 6):
             for options in samples:

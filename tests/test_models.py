@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from config import HOLD, REST, DiffusionConfig, TokenizerConfig, VAEConfig, VAETrainConfig
-from diffusion import DenoiserAtTimes, LatentDiffusion, NoiseSchedule, x0_and_eps
+from denoising import predicted, x0_and_eps
+from diffusion import LatentDiffusion, NoiseSchedule, denoiser_at_times
 from heads import inverse_cdf
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, preset_options
@@ -527,14 +528,14 @@ def test_a_denoiser_at_known_times_is_the_denoiser(conditions: str) -> None:
     for asked in told:
         for rows in (1, 9):
             x, times = randn(rows, 3), [49, 20, 0]
-            quick = DenoiserAtTimes(model.denoiser, torch.tensor(times), asked)
+            quick = denoiser_at_times(model.denoiser, torch.tensor(times), rows, asked)
             for i, t in enumerate(times):
                 plain = model.denoiser(x, torch.full((rows,), t), None if asked is None else asked.expand(rows, -1))
-                assert_close(quick(i, x), plain.detach(), atol=1e-5, rtol=1e-4)
+                assert_close(predicted(quick, i, x), plain.detach(), atol=1e-5, rtol=1e-4)
     with torch.no_grad():
         model.denoiser.leave.weight.mul_(2)
-    again = DenoiserAtTimes(model.denoiser, torch.tensor(times), asked)
-    assert_close(again(2, x), model.denoiser(x, torch.zeros(1, dtype=torch.int64), asked).detach(), atol=1e-5, rtol=1e-4)
+    again = denoiser_at_times(model.denoiser, torch.tensor(times), rows, asked)
+    assert_close(predicted(again, 2, x), model.denoiser(x, torch.zeros(1, dtype=torch.int64), asked).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_denoiser_hears_the_time() -> None:

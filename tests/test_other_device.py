@@ -14,7 +14,8 @@ from test_family import EACH_DECODER, EACH_KIND, KINDS, SIZES
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from config import DiffusionConfig, SampleConfig, TokenizerConfig
-from diffusion import DenoiserAtTimes, LatentDiffusion
+from denoising import predicted
+from diffusion import LatentDiffusion, denoiser_at_times
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from sampling import decode, decode_steps
 from steering.rules import RiffRules
@@ -89,7 +90,7 @@ def test_diffusion() -> None:
         diffusion = LatentDiffusion(SIZES.z_size, DiffusionConfig(hidden_size=16, blocks=2, conditions="density,rests"))
         z, told, times = torch.randn(B, SIZES.z_size), torch.rand(B, 2), torch.arange(5)
     diffusion(z, times[:B], z, told).mean().backward()
-    predict = DenoiserAtTimes(diffusion.denoiser, times, told[:1])
+    at_times = denoiser_at_times(diffusion.denoiser, times, B, told[:1])
     for i in range(len(times)):
-        z = predict(i, z)
+        z = predicted(at_times, i, z)
     assert z.device == OTHER

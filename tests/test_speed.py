@@ -17,13 +17,13 @@ import training
 from config import UserError
 from models import MusicVAE
 from presets import TrainVAE, preset_options
-from products import Product, in_parts, prepared
+from products import Product, in_parts, multiply_into, prepared
 from recurrent import Recurrent, Stepping
 from speed.bench import Bench, Listing, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
 from speed.model_rates import measure_device, train_work
 from speed.original import Original
-from stepwise import multiply_into, take_step
+from stepwise import take_step
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Machine({torch.float32: 100.0, torch.bfloat16: 200.0}, cached=1000.0, uncached=10.0)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from checkpoints import load_diffusion, load_vae
 from config import ATTRIBUTES, DIFFUSION_FILE, HOLD, REST, VAE_FILE, DiffusionConfig, SampleConfig, SteerConfig, TokenizerConfig, UserError
-from diffusion import LatentDiffusion, x0_and_eps
+from denoising import x0_and_eps, x0_and_eps_at
+from diffusion import LatentDiffusion
 from measures.metrics import metric_weights, onset_mask, syncopation
 from midi_utils import is_legal
 from models import MusicVAE
@@ -193,7 +194,8 @@ def test_guidance_goes_from_unheard_to_exaggerated(diffusion: LatentDiffusion) -
     told = diffusion.conditions({"density": 11.0})
 
     def prediction(scale: float, conditions: Tensor | None) -> Tensor:
-        return diffusion.x0_and_eps_at([3, 10], conditions, scale)(1, x)[0]
+        with torch.no_grad():
+            return x0_and_eps_at(diffusion.guided([3, 10], len(x), conditions, scale), 1, x)[0]
 
     free, conditional = prediction(1.0, None), prediction(1.0, told)
     assert not torch.allclose(free, conditional, atol=1e-3)
