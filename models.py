@@ -21,7 +21,7 @@ from graphs import looped
 from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
 from recurrent import Recurrent, Stepping, joined, layer_precision, linear, run_layers, side_by_side, state_size
-from stepwise import Chances, Walk, logits_at, take_step, where_steps, write_among
+from stepwise import Chances, Walk, take_step, where_steps, write_among
 
 LN2 = math.log(2.0)
 
@@ -230,7 +230,7 @@ class DecoderWeights:
 
 
 class StepByStep:
-    """A decoder on its way, without gradients: the logits of each step, given the step before it; the same as Decoder.forward's.
+    """A decoder on its way, without gradients; stepwise.logits_at gives the logits of each step, the same as Decoder.forward's.
 
     Args:
         z: [B, Z]
@@ -256,18 +256,6 @@ class StepByStep:
             output=weights.output.laid(len(z)),
         )
 
-    def step(self, t: int, before: Tensor) -> Tensor:
-        """The logits of a step.
-
-        Args:
-            t: which step, from 0.
-            before: [B] and more, the step before it.
-
-        Returns:
-            [B, V]
-        """
-        return logits_at(self.walk, t, t, before)
-
     def stretches(self) -> Iterator[tuple[Walk, range]]:
         """What is written in one loop, and which steps that is."""
         yield self.walk, range(self.decoder.steps)
@@ -282,15 +270,6 @@ class SegmentBySegment:
         self.conductor = prepared(decoder.conductor, Stepping, precision)
         self.states = self.conductor.begin(torch.tanh(decoder.conductor_state(z)))
         self.core: StepByStep | None = None
-
-    def step(self, t: int, before: Tensor) -> Tensor:
-        """As StepByStep.step."""
-        segment, place = divmod(t, self.decoder.length)
-        if self.core is None or place == 0:
-            self.core = self._next_core(segment)
-            if self.begins_anew:
-                before = self.decoder.embedding.start(len(before))
-        return logits_at(self.core.walk, place, t, before)
 
     def stretches(self) -> Iterator[tuple[Walk, range]]:
         """As StepByStep.stretches; each once the one before is written."""

@@ -180,17 +180,17 @@ def probabilities(logits: Tensor, allowed: Tensor | None, chances: Chances) -> T
     return found
 
 
-def drawn_at(chances: Tensor, heights: Tensor) -> Tensor:
+def drawn_at(mass: Tensor, heights: Tensor) -> Tensor:
     """Draw from categorical distributions by inverting what they add up to.
 
     Args:
-        chances: [B, V], each row summing to 1 up to rounding.
+        mass: [B, V], each row summing to 1 up to rounding.
         heights: float64 [B, 1] in 0..1 (1 excluded), uniform; see heads.TokenEmbedding.step_numbers.
 
     Returns:
         int64 [B], never a token of probability 0.
     """
-    cumulative = chances.cumsum(dim=-1, dtype=torch.float64)
+    cumulative = mass.cumsum(dim=-1, dtype=torch.float64)
     target = heights * cumulative[:, -1:]  # rounding may leave the sum off 1
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 

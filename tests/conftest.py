@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mido
 import pytest
@@ -23,9 +23,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from config import DIFFUSION_FILE, VAE_FILE, TokenizerConfig, UserError, run_script
 from midi_utils import Riff, riffs_to_midi
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models import SegmentBySegment, StepByStep
+
 Note = tuple[float, float, int]  # onset and length in quarter notes, MIDI pitch
 EIGHTHS: list[Note] = [(i / 2, 0.5, 40 + i % 5) for i in range(16)]  # two bars of 4/4
 END_OF_TRACK = b"\x00\xff\x2f\x00"
+
+
+def step_by_step(decoder: StepByStep | SegmentBySegment, inputs: Tensor) -> Tensor:
+    """The logits of known inputs, computed as those that are written are. [B, T] and more -> [B, T, V]"""
+    from torch import stack
+
+    from stepwise import logits_at
+
+    made = [logits_at(walk, t, place, inputs[:, place]) for walk, places in decoder.stretches() for t, place in enumerate(places)]
+    return stack(made, dim=1)
 
 
 def midi_track(

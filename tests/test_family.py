@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import step_by_step
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -27,7 +28,7 @@ from presets import TrainVAE, preset_options
 from recurrent import Recurrent, Stepping, joined, run_layers, side_by_side
 from sampling import decode, decode_steps, decode_weighed, reconstruct
 from steering.rules import RiffRules
-from stepwise import Chances, draw_step, play_groove, take_step, where_steps
+from stepwise import Chances, draw_step, logits_at, play_groove, take_step, where_steps
 
 B = 5
 SIZES = VAEConfig(
@@ -87,11 +88,7 @@ def test_decoding_step_by_step_equals_decoding_at_once(tokenizer: TokenizerConfi
     vae, steps, z = make(tokenizer, decoder), music(tokenizer), randn(B, SIZES.z_size)
     inputs = vae.decoder.shown(steps)
     expected = vae.decoder(z, inputs)
-    walk = vae.decoder.begin(z)
-    before = vae.embedding.start(B)
-    for t in range(tokenizer.steps):
-        assert_close(walk.step(t, before), expected[:, t], atol=2e-5, rtol=1e-4)
-        before = steps[:, t]
+    assert_close(step_by_step(vae.decoder.begin(z), inputs), expected, atol=2e-5, rtol=1e-4)
 
 
 @EACH_KIND
@@ -155,9 +152,9 @@ def test_groove_is_written_without_a_graph_wherever(monkeypatch: pytest.MonkeyPa
     """Guards against weights that are laid out as the parameters they are, so that what is written could not be fed back."""
     vae = make(KINDS["groove"], {})
     monkeypatch.setattr(products, "onednn_multiplies", lambda device, precision: False)
-    walk, before = vae.decoder.begin(randn(2, SIZES.z_size)), vae.embedding.start(2)
+    decoder, before = vae.decoder.begin(randn(2, SIZES.z_size)), vae.embedding.start(2)
     for t in range(3):
-        before = drawn(vae.embedding, walk.step(t, before), torch.rand(2, vae.embedding.draws))
+        before = drawn(vae.embedding, logits_at(decoder.walk, t, t, before), torch.rand(2, vae.embedding.draws))
         assert not before.requires_grad
 
 
@@ -223,17 +220,11 @@ def test_half_precision_and_other_products_give_nearly_the_same(monkeypatch: pyt
     """Guards against a path for other processors, or for quick sampling, that nobody runs here."""
     if not packed:
         monkeypatch.setattr(products, "onednn_multiplies", lambda device, precision: False)
-    vae, z, exact = make(KINDS["mono"], {"cell": cell, "decoder_layers": 2}), randn(B, SIZES.z_size), []
-    for precision, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 0.15)):
-        walk, before = vae.decoder.begin(z, precision), vae.embedding.start(B)
-        for t, step in enumerate(music(KINDS["mono"]).unbind(dim=1)):
-            logits = walk.step(t, before)
-            if precision == torch.float32:
-                exact.append(logits)
-            assert_close(logits, exact[t], atol=tolerance, rtol=0.02)
-            before = step
-    whole = vae.decoder(z, vae.decoder.shown(music(KINDS["mono"])))
-    assert_close(torch.stack(exact, dim=1), whole, atol=2e-5, rtol=1e-4)
+    vae, z = make(KINDS["mono"], {"cell": cell, "decoder_layers": 2}), randn(B, SIZES.z_size)
+    inputs = vae.decoder.shown(music(KINDS["mono"]))
+    whole = vae.decoder(z, inputs)
+    assert_close(step_by_step(vae.decoder.begin(z), inputs), whole, atol=2e-5, rtol=1e-4)
+    assert_close(step_by_step(vae.decoder.begin(z, torch.bfloat16), inputs), whole, atol=0.15, rtol=0.02)
 
 
 @EACH_KIND

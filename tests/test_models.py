@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import step_by_step
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -179,9 +180,7 @@ def test_steps_in_a_chain_equal_forward(tokenizer: TokenizerConfig) -> None:
     z = randn(B, TINY.z_size)
     inputs = vae.decoder.shown(tokens)
     whole = vae.decoder(z, inputs)
-    walk = vae.decoder.begin(z)
-    for t in range(tokenizer.steps):
-        assert_close(walk.step(t, inputs[:, t]), whole[:, t], atol=2e-5, rtol=1e-4)
+    assert_close(step_by_step(vae.decoder.begin(z), inputs), whole, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["embedding", "decoder"])
@@ -189,12 +188,12 @@ def test_steps_follow_weights_that_change(part: str) -> None:
     """Guards against laid-out weights that stay as they were: the decoder's own, and the embedding's that it only uses."""
     vae, tokens = awake_vae(), some_tokens()
     z, inputs = randn(B, TINY.z_size), vae.decoder.shown(tokens)
-    before = vae.decoder.begin(z).step(0, inputs[:, 0])
+    before = step_by_step(vae.decoder.begin(z), inputs)
     with torch.no_grad():
         for parameter in getattr(vae, part).parameters():
             parameter.mul_(1.5)
-    after = vae.decoder.begin(z).step(0, inputs[:, 0])
-    assert_close(after, vae.decoder(z, inputs)[:, 0], atol=2e-5, rtol=1e-4)
+    after = step_by_step(vae.decoder.begin(z), inputs)
+    assert_close(after, vae.decoder(z, inputs), atol=2e-5, rtol=1e-4)
     assert (after - before).abs().max() > 0.01
 
 
@@ -206,9 +205,7 @@ def test_sizes_of_none_work(name: str) -> None:
     vae, tokens = awake_vae(config=dataclasses.replace(TINY, **{name: 0})), some_tokens()
     logits, mu, _ = vae(tokens)
     inputs = vae.decoder.shown(tokens)
-    walk = vae.decoder.begin(mu)
-    for t in range(EIGHTHS.steps):
-        assert_close(walk.step(t, inputs[:, t]), logits[:, t], atol=2e-5, rtol=1e-4)
+    assert_close(step_by_step(vae.decoder.begin(mu), inputs), logits, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("keep", [None, "half", "half, and dropout"])
