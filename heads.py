@@ -202,8 +202,8 @@ class TokenEmbedding(StepEmbedding):
         return StepDraws(list(self.sizes), list(banned or [None] * len(self.sizes)), chances, None)
 
     def step_numbers(self, uniform: Tensor) -> list[list[Tensor]]:
-        heights = uniform.double().movedim(0, -1).contiguous().unsqueeze(-1)  # [T, parts, B, 1]
-        return [list(step.unbind()) for step in heights]
+        heights, parts = uniform.double().permute(1, 2, 0).flatten(0, 1).unsqueeze(-1).unbind(), len(self.sizes)  # T * parts of [B, 1]
+        return [list(heights[i : i + parts]) for i in range(0, len(heights), parts)]
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:

@@ -222,7 +222,8 @@ class DecoderWeights:
         self.layers = Stepping(decoder.layers, precision)
         places = self.embedding.positions()  # [T, P]
         sizes = [self.embedding.vector_size, places.shape[1], decoder.z_size, decoder.plan.out_features // decoder.steps]
-        w_before, w_place, self.w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
+        w_before, w_place, w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
+        self.w_z = w_z.contiguous()
         self.tables = self.embedding.gate_tables(w_before, self.layers.input_bias)
         self.from_place = list(F.linear(places, w_place).unbind()) if w_place.shape[1] else []  # T of [G]
         self.w_plan = w_plan.t() if w_plan.shape[1] else None
@@ -245,13 +246,15 @@ class StepByStep:
     @torch.no_grad()
     def begin(self, z: Tensor) -> None:
         """Begin anew. z's share of the gates is computed once; its plan's, step by step, is small. z: [B, Z]"""
-        decoder, weights = self.decoder, self.weights
+        decoder, weights, plan = self.decoder, self.weights, []
+        if weights.w_plan is not None:
+            plan = list(decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous().unbind())
         self.walk = Walk(
             states=weights.layers.begin(torch.tanh(decoder.first_state(z))),
             tables=weights.tables,
             from_z=F.linear(z, weights.w_z),
             from_place=weights.from_place,
-            plan=list(decoder.plan(z).unflatten(1, (decoder.steps, -1)).transpose(0, 1).contiguous().unbind()),
+            plan=plan,
             w_plan=weights.w_plan,
             output=weights.output.laid(len(z)),
         )

@@ -57,13 +57,14 @@ def multiply_into(x: Tensor, by: Laid, room: Tensor, add: bool) -> Tensor:
     Returns:
         where it stands: in the room or, if it is not added, where that is quicker.
     """
-    bias = by.bias
-    if by.one_row and add:
-        torch.addmv(room[0], by.weight, x[0], out=room[0])
-        return room
-    if by.one_row and bias is not None:
-        torch.addmv(bias, by.weight, x[0], out=room[0])
-        return room
+    if by.one_row:
+        row, bias = room[0], by.bias
+        if add:
+            torch.addmv(row, by.weight, x[0], out=row)
+            return room
+        if bias is not None:
+            torch.addmv(bias, by.weight, x[0], out=row)
+            return room
     product = multiply(x, by)
     if add:
         return room.add_(product)

@@ -151,8 +151,8 @@ class Stepping:
             copies = [[] if one is output else [one] for one, output in zip(seen, outputs, strict=True)]
             rooms = [gates.new_empty(rows, 2 * size), torch.empty_like(outputs[0]), torch.empty_like(gates), torch.empty_like(gates)]
         from_state, from_below = ([product.laid(rows) for product in products] for products in (self._from_state, self._from_below))
-        number = gates.new_full((), -2.0 if self.is_lstm else 1.0)
-        return LayerStates(self.is_lstm, outputs, cells, gates, seen, from_state, from_below, copies, rooms, number)
+        kinds, number = list(gates.chunk(4, dim=1)) if self.is_lstm else [], gates.new_full((), -2.0 if self.is_lstm else 1.0)
+        return LayerStates(self.is_lstm, outputs, cells, gates, kinds, seen, from_state, from_below, copies, rooms, number)
 
 
 def joined(states: LayerStates) -> Tensor:

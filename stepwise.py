@@ -58,7 +58,8 @@ class LayerStates(NamedTuple):
     is_lstm: bool
     outputs: list[Tensor]  # float32 [B, H] of each layer
     cells: list[Tensor]  # the same, of an LSTM
-    gates: Tensor  # float32 [B, G] of the first layer: what the input adds to them has to stand there before a step
+    gates: Tensor  # float32 [B, G]: what the input adds to those of the first layer has to stand there before a step
+    kinds: list[Tensor]  # of an LSTM, [B, H] each: the same by kind
     seen: list[Tensor]  # what `from_state` multiplies, in its precision
     from_state: list[Laid]  # of each layer; in an LSTM above the first together with what comes from below
     from_below: list[Laid]  # of each layer above the first, of a GRU
@@ -72,8 +73,8 @@ def take_step(states: LayerStates) -> Tensor:
     for layer in range(len(states.outputs)):
         output = states.outputs[layer]
         if states.is_lstm:  # one room for the gates of all layers stays in the cache
-            sums = multiply_into(states.seen[layer], states.from_state[layer], states.gates, layer == 0).sigmoid_()
-            lstm_cell(sums.chunk(4, dim=1), states.cells[layer], states.rooms[0], output, states.number)
+            torch.sigmoid(multiply_into(states.seen[layer], states.from_state[layer], states.gates, layer == 0), out=states.gates)
+            lstm_cell(states.kinds, states.cells[layer], states.rooms[0], output, states.number)
         else:
             gates = states.gates
             if layer > 0:
