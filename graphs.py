@@ -1,8 +1,8 @@
 """Loops of many small operations, without Python between them.
 
-Started from Python, operations of a few microseconds wait for it: on a CPU a sixth of a decoder's step at 64 rows, two fifths of it at one;
-and threads that work side by side wait for each other's Python. So on a GPU loops are recorded once and replayed (CUDA graphs, see
-`replayed`), on a CPU they run as TorchScript (see `looped`), and elsewhere as they are.
+Started from Python, operations of a few microseconds wait for it: on a CPU a sixth of a decoder's step at 64 rows, a fifth at one; and
+threads that work side by side wait for each other's Python. So on a GPU loops are recorded once and replayed (CUDA graphs, see `replayed`),
+on a CPU they run as TorchScript (see `looped`), and elsewhere as they are.
 """
 
 from __future__ import annotations
