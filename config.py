@@ -448,7 +448,7 @@ class SampleConfig:
     rest_penalty: float = 0.0  # subtracted from the logit of the rest token (taste; 1 to 4 makes riffs busier)
     top_k: int = 0  # keep only the k likeliest tokens; 0 keeps all
     top_p: float = 1.0  # keep the likeliest tokens that reach this probability mass, above 0 to 1
-    precision: Literal["float32", "bfloat16"] = "float32"  # what decoders multiply in; bfloat16 is quicker where the processor knows it
+    precision: Literal["float32", "bfloat16"] = "float32"  # what recurrent layers multiply in; bfloat16 is quicker where it is known
     grammar: bool = True  # event models: no NOTE_OFF of a silent pitch and no NOTE_ON of a sounding one (riffs are always legal)
 
     def __post_init__(self) -> None:

@@ -138,7 +138,6 @@ RIFFS_ALONE = (
     *(f"steer.{f.name}" for f in dataclasses.fields(SteerConfig)),
 )
 DIFFUSION_ALONE = ("sample.prior", "sample.sampling_steps", "sample.eta", "steer.guidance_scale")
-VAES_ALONE = (*DIFFUSION_ALONE, "sample.precision")
 WINDOWS_ALONE = (".track", ".kit")
 _TOKENS_ALONE = ("sample.rest_penalty", "sample.top_k", "sample.top_p")
 IDLE_BY_REPRESENTATION = {
@@ -158,8 +157,8 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     pieces, lm = writes_events(options.preset), is_language_model(options.preset)
     kind = ("a language model of " if lm else "a model of ") + ("whole pieces (events)" if pieces else "riffs")
     without_verse = () if getattr(options, "form", "") == FREE_FORM else (".form", ".bars")  # a language model makes no verses
-    idle = (*PIECES_ALONE, *((*VAES_ALONE, *without_verse) if lm else ()))
-    idle = (*RIFFS_ALONE, "sample.rest_penalty", *VAES_ALONE) if pieces else idle
+    idle = (*PIECES_ALONE, *((*DIFFUSION_ALONE, *without_verse) if lm else ()))
+    idle = (*RIFFS_ALONE, "sample.rest_penalty", *DIFFUSION_ALONE) if pieces else idle
     if is_of_windows(options.preset):
         representation = preset_options(TrainVAE, options.preset).tokenizer.representation
         kind, idle = "a model of windows", (*PIECES_ALONE, *RIFFS_ALONE[1:], *IDLE_BY_REPRESENTATION[representation])

@@ -25,7 +25,7 @@ DEVICE = "cuda"
 WARM_UP = 2  # runs before a recording, in which libraries choose their algorithms and take their memory
 MOST = 8  # recordings of a model that are kept; each has memory of its own
 Loop = TypeVar("Loop", bound=Callable[..., object])
-SCRIPTS = sys.version_info < (3, 14) and torch.backends.mkldnn.is_available()
+SCRIPTS = sys.version_info < (3, 14) and torch.backends.mkldnn.is_available()  # products name oneDNN's operations
 _SCRIPTING = threading.Lock()
 
 
@@ -110,7 +110,7 @@ def replayed(model: nn.Module, name: Hashable, make: Callable[[], tuple[Work, ob
 
 
 def looped(function: Loop, device: torch.device) -> Loop:
-    """A function that TorchScript takes too, as it runs best on a device.
+    """A function that TorchScript takes too, as it runs best on a device. Its arguments are given by place.
 
     It is run operation by operation, as it is written (nothing is profiled, fused or reordered), so it computes the same to the bit.
     PyTorch calls TorchScript deprecated, and has none for Python 3.14 on; there the functions run as they are.

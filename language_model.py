@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import LMConfig
-from products import Product
-from recurrent import weights_for_cell
-from stepwise import lstm_cell
+from lm_stepwise import Copying, LMWalk, mixed
+from products import Product, prepared
+from recurrent import Stepping, layer_weights
 
 BUCKET = 32  # tokens
 
@@ -96,31 +96,6 @@ class CopyAttention(nn.Module):
         known[:, number[kept] % self.window] = tokens[:, kept]
         return CopyMemory(ring, known, newest_key, count)
 
-    def step(self, x: Tensor, tokens: Tensor, memory: CopyMemory) -> tuple[Tensor, Tensor]:
-        """One place, for sampling; the memory is written to, and takes no more room.
-
-        Args:
-            x: [B, H]
-            tokens: int64 [B]
-
-        Returns:
-            as forward: [B, 1] and [B, V]
-        """
-        slot = memory.count % self.window
-        memory.keys[:, slot], memory.tokens[:, slot] = memory.newest_key, tokens
-        memory.count, memory.newest_key = memory.count + 1, self.key(x)
-        used = min(memory.count, self.window)
-        scores = torch.bmm(memory.keys[:, :used], self.query(x)[:, :, None])[:, :, 0] / math.sqrt(memory.keys.shape[2])  # [B, N]
-        scores = scores.masked_fill(self._numbers(memory.count, x.device) > memory.count - self.lag, -torch.inf)
-        weights = torch.cat([self.trust(x), scores], dim=1).softmax(dim=1)
-        copied = x.new_zeros(len(x), self.vocab_size).scatter_add_(1, memory.tokens[:, :used], weights[:, 1:])
-        return weights[:, :1], copied
-
-
-def mixed(logits: Tensor, own: Tensor, copied: Tensor) -> Tensor:
-    """Logits of a mixture. logits: [..., V], of the vocabulary; own: [..., 1], its weight; copied: [..., V], the rest -> [..., V]"""
-    return (own * logits.softmax(dim=-1) + copied).clamp(min=torch.finfo(logits.dtype).tiny).log()
-
 
 class LanguageModel(nn.Module):
     """p(token | tokens before) by an embedding, LSTM layers and a linear layer (Sundermeyer et al. 2012), and by copying.
@@ -178,38 +153,41 @@ class LanguageModel(nn.Module):
             logits = mixed(logits, own, copied)
         return logits, LMState(count + tokens.shape[1], layers, memory)
 
+    @torch.no_grad()
+    def begin(self, state: LMState, precision: torch.dtype = torch.float32) -> LMWalk:
+        """Go on token by token, without gradients: lm_stepwise.lm_logits_at gives the logits that forward would. torch's LSTM repacks its
+        weights at every call, which for single tokens costs ten times the step itself (one sequence; twice at 16).
 
-class LanguageModelStepper:
-    """A language model one token at a time, for sampling: torch's LSTM repacks its weights at every call, which for single tokens costs
-    ten times the step itself (one sequence; twice at 16). Holds a copy of the LSTM's weights as they are now."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-        self._products, self._minus_two = [], torch.full((), -2.0, device=model.output.weight.device)
-        for layer in model.layers:
-            weight, bias = torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1), layer.bias_ih_l0 + layer.bias_hh_l0
-            self._products.append(Product(*(weights_for_cell(some, layer.hidden_size) for some in (weight, bias))))
-
-    def __call__(self, tokens: Tensor, state: LMState) -> tuple[Tensor, LMState]:
-        """
         Args:
-            tokens: int64 [B]
-            state: after the tokens before; its memory is written to.
-
-        Returns:
-            logits of the next token [B, V], and the state after this one.
+            state: after the tokens before, at least one; it is copied.
+            precision: of the LSTM's products.
         """
-        x, layers = self.model.embed(tokens, state.count), []  # [B, E]
-        for product, (hidden, cell) in zip(self._products, state.layers, strict=True):
-            gates, after = product(torch.cat([x, hidden[0]], dim=1)).sigmoid_(), cell[0].clone()  # [B, 4H], [B, H]
-            x = torch.empty_like(after)
-            lstm_cell(gates.chunk(4, dim=1), after, torch.empty_like(after), x, self._minus_two)
-            layers.append((x[None], after[None]))
-        logits = self.model.output(x)
-        if self.model.copy is not None:
-            assert state.memory is not None
-            logits = mixed(logits, *self.model.copy.step(x, tokens, state.memory))
-        return logits, LMState(state.count + 1, layers, state.memory)
+        weights, copying, memory = prepared(self, LMWeights, precision), None, state.memory
+        carried = torch.cat([part[0] for kind in zip(*state.layers, strict=True) for part in kind], dim=1)  # [B, S]
+        if memory is not None:
+            reading, kept = weights.reading.laid(len(carried)), (memory.keys, memory.tokens, memory.newest_key)
+            copying = Copying(reading, *(part.clone() for part in kept), self.config.copy_lag)
+        states, output = weights.layers.begin(carried), weights.output.laid(len(carried))
+        return LMWalk(states, weights.table, weights.from_place, BUCKET, output, copying)
+
+
+class LMWeights:
+    """A language model's weights, laid out: what each token and each place add to the first layer's gates is computed once.
+
+    Args:
+        precision: of the LSTM's products; the output layer and copying are float32.
+    """
+
+    def __init__(self, model: LanguageModel, precision: torch.dtype) -> None:
+        self.layers = Stepping([layer_weights(layer) for layer in model.layers], is_lstm=True, precision=precision)
+        self.table = F.linear(model.embedding.weight, self.layers.input_weight, self.layers.input_bias)  # [V, G]
+        self.from_place = [] if model.position is None else list(F.linear(model.position.weight, self.layers.input_weight).unbind())
+        self.output, copy = Product(model.output.weight, model.output.bias), model.copy
+        if copy is not None:
+            by_root = 1 / math.sqrt(copy.key.out_features)
+            weight = torch.cat([copy.key.weight, by_root * copy.query.weight, copy.trust.weight])
+            bias = torch.cat([copy.key.bias, by_root * copy.query.bias, copy.trust.bias])
+            self.reading = Product(weight, bias)
 
 
 if __name__ == "__main__":

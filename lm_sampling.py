@@ -9,64 +9,44 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from config import SampleConfig, TokenizerConfig
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, PITCHES, TIME_SHIFT
-from heads import inverse_cdf
-from language_model import LanguageModel, LanguageModelStepper
+from graphs import looped
+from language_model import LanguageModel
+from lm_stepwise import EventGrammar, take_event, write_tokens
 from pieces import Vocabulary
-from sampling import RuleWalker, by_chunks, token_probabilities
+from products import in_threads
+from sampling import automaton, by_chunks, token_chances
 from steering.rules import RiffRules
+from stepwise import Automaton
 
 PIECES_TOGETHER = 16  # pieces computed together
 UNIFORM = 3  # purpose of random numbers: the draws of a language model
 
 
-class EventGrammar:
-    """Which event may come next, for some sequences at once. PAD and BOS never may.
+def event_grammar(count: int, vocabulary: Vocabulary, strict: bool, device: torch.device | str = "cpu") -> EventGrammar:
+    """Which event may come next, for some sequences at their beginning. PAD and BOS never may.
 
     Args:
+        count: B, sequences.
         strict: no NOTE_OFF of a pitch that is silent or was struck at this very time, no NOTE_ON of a sounding one, and nothing but
             NOTE_ON before the first note.
     """
-
-    def __init__(self, count: int, vocabulary: Vocabulary, strict: bool, device: torch.device | str = "cpu") -> None:
-        self.strict = strict
-        self._always = torch.ones(count, vocabulary.size, dtype=torch.bool, device=device)
-        self._always[:, [PAD, BOS]] = False
-        self.sounding = torch.zeros(count, PITCHES, dtype=torch.bool, device=device)
-        self.fresh = torch.zeros_like(self.sounding)  # struck since the last TIME_SHIFT
-        self.begun = torch.zeros(count, dtype=torch.bool, device=device)  # a note was struck
-
-    def allowed(self) -> Tensor:
-        """bool [B, V]"""
-        if not self.strict:
-            return self._always
-        allowed = self._always.clone()
-        allowed[:, EOS] = self.begun
-        allowed[:, TIME_SHIFT + 1 :] = self.begun[:, None]
-        allowed[:, NOTE_ON:NOTE_OFF] = ~self.sounding
-        allowed[:, NOTE_OFF : TIME_SHIFT + 1] = self.sounding & ~self.fresh
-        return allowed
-
-    def advance(self, tokens: Tensor) -> None:
-        """Take in the next token of each sequence. tokens: int64 [B]"""
-        pitch = (tokens - NOTE_ON) % PITCHES
-        here = torch.nn.functional.one_hot(pitch, PITCHES).bool()
-        on, off = (tokens >= NOTE_ON) & (tokens < NOTE_OFF), (tokens >= NOTE_OFF) & (tokens <= TIME_SHIFT)
-        self.sounding = (self.sounding | (here & on[:, None])) & ~(here & off[:, None])
-        self.begun = self.begun | on
-        self.fresh = (self.fresh | (here & on[:, None])) & ~(tokens > TIME_SHIFT)[:, None]
-
-
-class RiffGrammar(RuleWalker):
-    """RuleWalker for a vocabulary that has BOS behind the riff's tokens."""
-
-    def allowed(self) -> Tensor:
-        """bool [B, V + 1]"""
-        mask = super().allowed()
-        return torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)  # BOS never comes again
+    none = torch.zeros(count, PITCHES, dtype=torch.bool, device=device)
+    legal = torch.ones(count, vocabulary.size, dtype=torch.bool, device=device)
+    legal[:, [PAD, BOS]] = False
+    on, off = (legal[:, first : first + PITCHES] for first in (NOTE_ON, NOTE_OFF))
+    after_a_note = [legal[:, EOS : EOS + 1], legal[:, TIME_SHIFT + 1 :]]
+    if strict:
+        for part in (off, *after_a_note):
+            part.fill_(False)
+    tokens, pitches = (torch.arange(size, device=device) for size in (vocabulary.size, PITCHES))
+    strikes, releases = (tokens[:, None] - first == pitches for first in (NOTE_ON, NOTE_OFF))
+    shifts, begun = (tokens > TIME_SHIFT)[:, None], none[:, :1].clone()
+    return EventGrammar(strict, legal, on, off, after_a_note, none, none.clone(), begun, strikes, releases, shifts)
 
 
 def uniform_numbers(seeds: Sequence[int], count: int, attempt: int) -> np.ndarray:
@@ -77,36 +57,34 @@ def uniform_numbers(seeds: Sequence[int], count: int, attempt: int) -> np.ndarra
 
 @torch.inference_mode()
 def continue_sequences(
-    model: LanguageModel, given: Tensor, grammar: EventGrammar | RiffGrammar, uniform: Tensor, sample: SampleConfig, eos: int | None
+    model: LanguageModel, given: Tensor, grammar: EventGrammar | Automaton, uniform: Tensor, sample: SampleConfig, eos: int | None
 ) -> Tensor:
     """Go on from what is given, one token at a time.
 
     Args:
-        given: int64 [B, G], from BOS on; G at least 1.
-        grammar: at its beginning.
-        uniform: [B, T] in 0..1, for the draws.
+        given: int64 [B, G], from BOS on; G at least 1, and 1 before riffs.
+        grammar: of events, or of riffs with BOS; at its beginning.
+        uniform: [B, T] in 0..1 (1 excluded), for the draws.
         eos: ends a sequence; None never does.
 
     Returns:
         int64 [B, at most T], the new tokens; PAD behind an EOS. Ends early when all have ended.
     """
-    new = torch.full(uniform.shape, PAD, dtype=torch.int64, device=given.device)
     logits, state = model(given)
-    logits, step = logits[:, -1], LanguageModelStepper(model)
-    for t in range(1, given.shape[1]):
-        grammar.advance(given[:, t])
-    ended = torch.zeros(len(given), dtype=torch.bool, device=given.device)
-    for t in range(uniform.shape[1]):
-        if t:
-            logits, state = step(new[:, t - 1], state)
-        token = inverse_cdf(token_probabilities(logits, grammar.allowed(), sample), uniform[:, t])
-        new[:, t] = torch.where(ended, PAD, token)
-        grammar.advance(token)
-        if eos is not None:
-            ended |= token == eos
-            if bool(ended.all()):
-                return new[:, : t + 1]
-    return new
+    walk = model.begin(state, getattr(torch, sample.precision))
+    if isinstance(grammar, EventGrammar):
+        for tokens in given[:, 1:].unbind(dim=1):
+            take_event(grammar, tokens)
+    events, riffs = (grammar, None) if isinstance(grammar, EventGrammar) else (None, grammar)
+    write, end = looped(write_tokens, given.device), -1 if eos is None else eos
+    return write(walk, token_chances(sample), logits[:, -1], given.shape[1], uniform, events, riffs, PAD, end)
+
+
+def with_bos(rules: Automaton) -> Automaton:
+    """Rules for a vocabulary that has BOS behind the riff's tokens, which never comes again."""
+    sizes = len(rules.allowed[0]), -1
+    following = [F.pad(after.unflatten(0, sizes), (0, 1), value=-1).flatten() for after in rules.following]
+    return Automaton([F.pad(legal, (0, 1)) for legal in rules.allowed], following, rules.state)
 
 
 def sample_events(
@@ -134,12 +112,15 @@ def sample_events(
     device = next(model.parameters()).device
     begin = np.array([BOS]) if prime is None else np.asarray(prime)[:length]
     given = torch.from_numpy(np.repeat(begin[None].astype(np.int64), chunk, axis=0)).to(device)
-    pieces = []
-    for first in range(0, len(seeds), chunk):
-        some = list(seeds[first : first + chunk])
+
+    def draw(some: list[int]) -> np.ndarray:
         uniform = torch.from_numpy(uniform_numbers(some + some[-1:] * (chunk - len(some)), length - len(begin), attempt)).to(device)
-        new = continue_sequences(model, given, EventGrammar(chunk, vocabulary, sample.grammar, device), uniform, sample, vocabulary.eos)
-        for row in new[: len(some)].cpu().numpy():
+        grammar = event_grammar(chunk, vocabulary, sample.grammar, device)
+        return continue_sequences(model, given, grammar, uniform, sample, vocabulary.eos)[: len(some)].cpu().numpy()
+
+    pieces = []
+    for rows in in_threads(draw, [list(seeds[first : first + chunk]) for first in range(0, len(seeds), chunk)], device):
+        for row in rows:
             ends = np.flatnonzero(row == EOS)
             pieces.append(np.concatenate([begin, row[: ends[0] + 1] if len(ends) else row]))
     return pieces
@@ -160,6 +141,6 @@ def sample_riffs_by_lm(
     def chunk(some: list[int]) -> list[Tensor]:
         given = torch.full((len(some), 1), tokenizer.vocab_size, dtype=torch.int64, device=device)
         uniform = torch.from_numpy(uniform_numbers(some, tokenizer.steps, attempt)).to(device)
-        return [continue_sequences(model, given, RiffGrammar(rules, len(some), device), uniform, sample, None)]
+        return [continue_sequences(model, given, with_bos(automaton(rules, len(some), device)), uniform, sample, None)]
 
     return by_chunks(chunk, seeds, device)[0]

@@ -20,7 +20,7 @@ from config import TokenizerConfig, VAEConfig
 from graphs import looped
 from heads import StepEmbedding, step_embedding
 from products import Product, in_parts, prepared
-from recurrent import Recurrent, Stepping, joined, layer_precision, linear, run_layers, side_by_side, state_size
+from recurrent import Recurrent, joined, layer_precision, linear, run_layers, side_by_side, state_size
 from stepwise import Chances, Walk, take_step, where_steps, write_among
 
 LN2 = math.log(2.0)
@@ -219,7 +219,7 @@ class DecoderWeights:
 
     def __init__(self, decoder: Decoder, precision: torch.dtype) -> None:
         self.embedding = decoder.embedding
-        self.layers = Stepping(decoder.layers, precision)
+        self.layers = decoder.layers.stepping(precision)
         places = self.embedding.positions()  # [T, P]
         sizes = [self.embedding.vector_size, places.shape[1], decoder.z_size, decoder.plan.out_features // decoder.steps]
         w_before, w_place, w_z, w_plan = self.layers.input_weight.split(sizes, dim=1)
@@ -260,7 +260,7 @@ class StepByStep:
         )
 
     def stretches(self) -> Iterator[tuple[Walk, range]]:
-        """What is written in one loop, and which steps that is."""
+        """What is written in one loop, and which steps that is. Once: the decoder is on its way afterwards, until it begins anew."""
         yield self.walk, range(self.decoder.steps)
 
 
@@ -270,12 +270,12 @@ class SegmentBySegment:
     @torch.no_grad()
     def __init__(self, decoder: HierarchicalDecoder, z: Tensor, precision: torch.dtype) -> None:
         self.decoder, self.z, self.precision, self.begins_anew = decoder, z, precision, not decoder.feedback
-        self.conductor = prepared(decoder.conductor, Stepping, precision)
+        self.conductor = prepared(decoder.conductor, Recurrent.stepping, precision)
         self.states = self.conductor.begin(torch.tanh(decoder.conductor_state(z)))
         self.core: StepByStep | None = None
 
     def stretches(self) -> Iterator[tuple[Walk, range]]:
-        """As StepByStep.stretches; each once the one before is written."""
+        """As StepByStep.stretches, each when the one before is written."""
         for segment in range(self.decoder.segments):
             self.core = self._next_core(segment)
             first = segment * self.decoder.length
@@ -387,7 +387,7 @@ class MusicVAE(nn.Module):
 
         def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
             some = slice(places.start, places.stop)
-            return among(walk, steps_drawn, shown, numbers[some], places.start, known[some], from_model[some], keep[some], start)
+            return among(walk, steps_drawn, before, shown, numbers[some], places.start, known[some], from_model[some], keep[some], start)
 
         return torch.stack([*written(decoder, start, write), steps[:, -1]], dim=1)
 

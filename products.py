@@ -38,7 +38,7 @@ def multiply(x: Tensor, by: Laid) -> Tensor:
     if by.packed:
         return torch.ops.mkldnn._linear_pointwise(x, by.weight, by.bias, "none", [], "")
     if by.one_row:
-        return _multiply_vector(x[0], by.weight, by.bias).unsqueeze(0)
+        return _multiply_vector(x.squeeze(0), by.weight, by.bias).unsqueeze(0)
     return F.linear(x, by.weight, by.bias)
 
 
@@ -57,13 +57,14 @@ def multiply_into(x: Tensor, by: Laid, room: Tensor, add: bool) -> Tensor:
     Returns:
         where it stands: in the room or, if it is not added, where that is quicker.
     """
+    assert not add or by.bias is None
     if by.one_row:
-        row, bias = room[0], by.bias
+        row, bias = room.squeeze(0), by.bias  # as x, refused where there are more
         if add:
-            torch.addmv(row, by.weight, x[0], out=row)
+            torch.addmv(row, by.weight, x.squeeze(0), out=row)
             return room
         if bias is not None:
-            torch.addmv(bias, by.weight, x[0], out=row)
+            torch.addmv(bias, by.weight, x.squeeze(0), out=row)
             return room
     product = multiply(x, by)
     if add:
@@ -95,7 +96,7 @@ class Product:
 
     def laid(self, rows: int) -> Laid:
         """The weights, laid out for so many rows."""
-        return self._many if rows > self.FEW else self._few if rows > 1 else self._one
+        return self._one if rows == 1 else self._few if rows <= self.FEW else self._many
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [B, inputs] -> [B, outputs], in the precision multiplied in"""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from products import Product
 from stepwise import LayerStates
 
+LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
+
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear map, to nothing as well."""
@@ -86,17 +88,21 @@ class Recurrent(nn.Module):
         self.state_size = state_size(cell, hidden_size, layers)
         self.rnn = (nn.LSTM if self.is_lstm else nn.GRU)(input_size, hidden_size, num_layers=layers, batch_first=True)
 
-    def weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of a layer: input to gates [G, I], state to gates [G, H], and the bias of each [G]."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self.rnn, f"{name}_l{layer}") for name in names)
-        return weight_ih, weight_hh, bias_ih, bias_hh
+    def stepping(self, precision: torch.dtype = torch.float32) -> Stepping:
+        """As they are now, for going on step by step."""
+        return Stepping([layer_weights(self.rnn, layer) for layer in range(self.layers)], self.is_lstm, precision)
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, T, I]; state: [B, S] -> outputs [B, T, H] and the last state [B, S]"""
         parts = tuple(part.unflatten(1, (self.layers, -1)).transpose(0, 1).contiguous() for part in state_parts(state, self.is_lstm))
         output, last = run_layers(self.rnn, inputs, parts if self.is_lstm else parts[0])  # [B, T, H], [layers, B, H]
         return output, torch.cat([part.transpose(0, 1).flatten(1) for part in (last if self.is_lstm else (last,))], dim=1)
+
+
+def layer_weights(rnn: nn.RNNBase, layer: int = 0) -> LayerWeights:
+    """Of a layer: input to gates [G, I], state to gates [G, H], and the bias of each [G]."""
+    weight_ih, weight_hh, bias_ih, bias_hh = (getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    return weight_ih, weight_hh, bias_ih, bias_hh
 
 
 def state_parts(state: Tensor, is_lstm: bool) -> tuple[Tensor, ...]:
@@ -111,20 +117,21 @@ class Stepping:
     """The weights of recurrent layers, laid out for going on step by step, without gradients.
 
     Args:
+        weights: of each layer, see layer_weights; all of one hidden size.
         precision: what states and weights are multiplied in; states and gates are float32.
     """
 
-    def __init__(self, layers: Recurrent, precision: torch.dtype = torch.float32) -> None:
-        self.is_lstm, self.layers, self.precision = layers.is_lstm, layers.layers, precision
-        for_cell = functools.partial(weights_for_cell, hidden_size=layers.rnn.hidden_size)
-        (weight_ih, weight_hh, bias_ih, bias_hh), *above = (layers.weights(layer) for layer in range(layers.layers))
+    def __init__(self, weights: Sequence[LayerWeights], is_lstm: bool, precision: torch.dtype = torch.float32) -> None:
+        self.is_lstm, self.layers, self.precision = is_lstm, len(weights), precision
+        (weight_ih, weight_hh, bias_ih, bias_hh), *above = weights
+        for_cell = functools.partial(weights_for_cell, hidden_size=weight_hh.shape[1])
 
         def product(weights: Sequence[Tensor], bias: Tensor | None) -> Product:
             together = torch.cat([weight.to(precision) for weight in weights], dim=1)  # smaller first, then moved about
             return Product(for_cell(together), None if bias is None else for_cell(bias), precision)
 
         self._from_below: list[Product] = []
-        if layers.is_lstm:  # what comes from below and from the state is added up: one product for both
+        if is_lstm:  # what comes from below and from the state is added up: one product for both
             self.input_weight, self.input_bias = for_cell(weight_ih), for_cell(bias_ih + bias_hh)
             self._from_state = [product([weight_hh], None), *(product([ih, hh], b + more) for ih, hh, b, more in above)]
         else:

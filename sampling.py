@@ -25,7 +25,7 @@ from measures.novelty import LookUp
 from models import MusicVAE, written
 from products import in_parts, in_threads
 from steering.rules import RiffRules
-from stepwise import Chances, Walk, probabilities, write_legal, write_steps
+from stepwise import Automaton, Chances, Walk, probabilities, write_legal, write_steps
 
 ANY_PITCH = range(1, MAX_PITCH + 1)
 CHUNK = 64  # samples computed together
@@ -37,36 +37,19 @@ Close = TypeVar("Close", bound=LookUp)
 # ---------------------------------------------------------------- tokens
 
 
-class RuleWalker:
-    """The riffs of a batch on their way through an automaton of rules.
+def automaton(rules: RiffRules | Sequence[RiffRules], count: int, device: torch.device | str = "cpu") -> Automaton:
+    """Rules, for the riffs of a batch at their beginning.
 
     Args:
         rules: of all riffs, or of each.
         count: B, riffs of the batch.
     """
-
-    def __init__(self, rules: RiffRules | Sequence[RiffRules], count: int, device: torch.device | str = "cpu") -> None:
-        each = [rules] if isinstance(rules, RiffRules) else rules
-        first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
-        tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
-        following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
-        self._tokens = following.shape[-1]
-        self._allowed, self._following = list((following >= 0).unbind()), list(following.flatten(1).unbind())
-        self.state = torch.from_numpy(first + RiffRules.start).to(device).expand(count)
-        self._step = 0
-
-    def tables(self, steps: slice) -> tuple[list[Tensor], list[Tensor]]:
-        """Of some steps, what stepwise.write_legal walks by: which tokens may come, by state, and the state after, by state and token."""
-        return self._allowed[steps], self._following[steps]
-
-    def allowed(self) -> Tensor:
-        """Which tokens may come next. bool [B, V], at least one True in each row"""
-        return self._allowed[self._step].index_select(0, self.state)
-
-    def advance(self, tokens: Tensor) -> None:
-        """Take in the next token of each riff. tokens: int64 [B]"""
-        self.state = self._following[self._step].index_select(0, torch.add(tokens, self.state, alpha=self._tokens))
-        self._step += 1
+    each = [rules] if isinstance(rules, RiffRules) else rules
+    first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
+    tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
+    following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
+    state = torch.from_numpy(first + RiffRules.start).to(device).expand(count).contiguous()
+    return Automaton(list((following >= 0).unbind()), list(following.flatten(1).unbind()), state)
 
 
 def token_probabilities(logits: Tensor, allowed: Tensor | None, sample: SampleConfig) -> Tensor:
@@ -101,16 +84,24 @@ def _write(
     Returns:
         int64 [B, T]
     """
-    decoder, walker = vae.decoder.begin(z, getattr(torch, sample.precision)), RuleWalker(rules, len(z), z.device)
+    require_all_steps(vae, uniform)
+    decoder, walking = vae.decoder.begin(z, getattr(torch, sample.precision)), automaton(rules, len(z), z.device)
     numbers, legal, chances = vae.embedding.step_numbers(uniform.unsqueeze(-1)), looped(write_legal, z.device), token_chances(sample)
 
     def write(walk: Walk, before: Tensor, shown: Tensor, places: range) -> list[Tensor]:
-        some = slice(places.start, places.stop)
-        allowed, following = walker.tables(some)
-        made, walker.state = legal(walk, chances, shown, numbers[some], places.start, allowed, following, walker.state, weight)
-        return made
+        return legal(walk, chances, shown, numbers[places.start : places.stop], places.start, walking, weight)
 
     return torch.stack(written(decoder, vae.embedding.start(len(z)), write), dim=1)
+
+
+def require_all_steps(vae: MusicVAE, *given: Tensor | None) -> None:
+    """
+    Raises:
+        ValueError: something is not given for each step. given: [B, T, ...]
+    """
+    for one in given:
+        if one is not None and one.shape[1] != vae.tokenizer.steps:
+            raise ValueError(f"{one.shape[1]} steps are given, and {vae.tokenizer.steps} are to be written")
 
 
 @torch.inference_mode()
@@ -151,6 +142,7 @@ def decode_steps(
     Returns:
         [B, T] and more, steps; see heads.py.
     """
+    require_all_steps(vae, uniform, hits)
 
     def make() -> tuple[Callable[..., Tensor], list[Tensor | None]]:
         banned = banned_tokens(vae.embedding, vae.tokenizer, pitches) if isinstance(vae.embedding, TokenEmbedding) else []
@@ -243,8 +235,8 @@ def sample_latents(
     """Denoise by DDIM (Song et al. 2021, eq. 12 and 16); with eta 1 and all timesteps this is DDPM.
 
     Args:
-        x: [B, Z], x_t at the first of the times; standard normal at T - 1.
-        noise: [at least times - 1, B, Z], standard normal; not read when eta is 0.
+        x: float32 [B, Z], x_t at the first of the times; standard normal at T - 1.
+        noise: float32 [at least times - 1, B, Z], standard normal; not read when eta is 0.
         times: falling, at least one; see denoising_times.
         eta: 0..1
         conditions, guidance_scale: what is asked for, see LatentDiffusion.guided.

@@ -96,7 +96,7 @@ class Walk(NamedTuple):
     tables: list[Tensor]  # see heads.StepEmbedding.gate_tables
     from_z: Tensor  # [B, G], what z adds to the gates
     from_place: list[Tensor]  # [G] of each step of the whole, what its place adds to them; none, if places are not shown
-    plan: list[Tensor]  # [B, C] of each step
+    plan: list[Tensor]  # [B, C] of each step; none, if there is no plan
     w_plan: Tensor | None  # [C, G]
     output: Laid
 
@@ -266,6 +266,28 @@ def draw_step(logits: Tensor, before: Tensor, numbers: list[Tensor], hits: Tenso
     return torch.stack(drawn, dim=-1) if count > 1 else drawn[0]
 
 
+# ---------------------------------------------------------------- rules
+
+
+class Automaton(NamedTuple):
+    """Rules on their way, for some riffs at once; see sampling.automaton."""
+
+    allowed: list[Tensor]  # bool [states, V] of each step, which tokens may come
+    following: list[Tensor]  # int64 [states * V] of each step, the state after, by state and token
+    state: Tensor  # int64 [B], overwritten at each step
+
+
+def legal_at(rules: Automaton, place: int) -> Tensor:
+    """Which tokens may come at a step. bool [B, V], at least one True in each row"""
+    return rules.allowed[place].index_select(0, rules.state)
+
+
+def take_token(rules: Automaton, place: int, tokens: Tensor) -> None:
+    """Take in each riff's token of a step. tokens: int64 [B]"""
+    chosen = torch.add(tokens, rules.state, alpha=rules.allowed[place].shape[1])
+    torch.index_select(rules.following[place], 0, chosen, out=rules.state)
+
+
 # ---------------------------------------------------------------- loops
 
 
@@ -303,36 +325,33 @@ def write_legal(
     shown: Tensor,
     numbers: list[list[Tensor]],
     first: int,
-    allowed: list[Tensor],
-    following: list[Tensor],
-    state: Tensor,
+    rules: Automaton,
     weight: Tensor | None,
-) -> tuple[list[Tensor], Tensor]:
-    """As write_steps, lines that obey an automaton of rules.
+) -> list[Tensor]:
+    """As write_steps, lines that obey rules.
 
     Args:
-        allowed: of each step, which tokens may come, by state: bool [states, V].
-        following: of each step, the state after, by state and token: int64 [states * V].
-        state: int64 [B], of the automaton.
+        rules: of the whole.
         weight: [B], to which is added how much of the probability (at temperature 1) the rules leave, as a logarithm in nats.
 
     Returns:
-        int64 [B] of each step, and the state after the last.
+        int64 [B] of each step.
     """
     made = torch.jit.annotate(list[Tensor], [])
     for t in range(len(numbers)):
-        logits, legal = logits_at(walk, t, first + t, shown), allowed[t].index_select(0, state)
+        logits, legal = logits_at(walk, t, first + t, shown), legal_at(rules, first + t)
         shown = drawn_at(probabilities(logits, legal, chances), numbers[t][0])
-        state = following[t].index_select(0, torch.add(shown, state, alpha=logits.shape[1]))
+        take_token(rules, first + t, shown)
         if weight is not None:
             weight += logits.masked_fill(~legal, -math.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
         made.append(shown)
-    return made, state
+    return made
 
 
 def write_among(
     walk: Walk,
     draws: StepDraws,
+    before: Tensor,
     shown: Tensor,
     numbers: list[list[Tensor]],
     first: int,
@@ -353,7 +372,7 @@ def write_among(
     for t in range(len(known)):
         if len(keep) > 0:
             shown = where_steps(keep[t], shown, hidden)
-        drawn = draw_step(logits_at(walk, t, first + t, shown), shown, numbers[t], None, draws)
-        shown = where_steps(from_model[t], drawn, known[t])
-        made.append(shown)
+        drawn = draw_step(logits_at(walk, t, first + t, shown), before, numbers[t], None, draws)
+        before = shown = where_steps(from_model[t], drawn, known[t])
+        made.append(before)
     return made

@@ -88,7 +88,7 @@ def write_pieces(options: Sample, seeds: list[int], device: torch.device) -> int
     refused = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt < 0]
     made_with = {
         "settings": {
-            **{name: getattr(options.sample, name) for name in ("temperature", "top_k", "top_p", "grammar")},
+            **{name: getattr(options.sample, name) for name in ("temperature", "top_k", "top_p", "grammar", "precision")},
             "max_copy": options.max_copy,
             "length": options.length,
         },

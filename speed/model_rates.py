@@ -16,7 +16,7 @@ from config import GROOVE_SIZE, SampleConfig, TokenizerConfig, VAETrainConfig
 from diffusion import LatentDiffusion
 from family.presets import FAMILY
 from language_model import LanguageModel
-from lm_sampling import EventGrammar, continue_sequences
+from lm_sampling import continue_sequences, event_grammar
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from pieces import event_vocabulary
 from presets import TrainDiffusion, TrainLM, TrainVAE, preset_options
@@ -203,7 +203,7 @@ def measure_language_model(bench: Bench, preset: str, length: int = 300) -> None
     def write(batch: int) -> None:
         given = torch.full((batch, 1), vocabulary.bos)
         uniform = torch.rand(batch, length, generator=torch.Generator().manual_seed(0))
-        continue_sequences(model, given, EventGrammar(batch, vocabulary, True), uniform, sample, None)
+        continue_sequences(model, given, event_grammar(batch, vocabulary, True), uniform, sample, None)
 
     name = f"{preset}, training, {tokens.shape[0]} x {tokens.shape[1]}"
     bench.rate(name, "tokens", tokens.numel(), step, lambda: Work(multiply_adds(step)))

@@ -25,7 +25,7 @@ from family.presets import FAMILY
 from heads import GrooveEmbedding, StepEmbedding, normal_nats
 from models import Draws, MusicVAE, kl_nats
 from presets import TrainVAE, preset_options
-from recurrent import Recurrent, Stepping, joined, run_layers, side_by_side
+from recurrent import Recurrent, joined, run_layers, side_by_side
 from sampling import decode, decode_steps, decode_weighed, reconstruct
 from steering.rules import RiffRules
 from stepwise import Chances, draw_step, logits_at, play_groove, take_step, where_steps
@@ -119,7 +119,7 @@ def test_a_recurrent_state_goes_on_where_it_was(cell: str, layers: int) -> None:
     """Guards against layers or cells that change places between the two ways of running."""
     part = Recurrent(cell, 3, 5, layers).requires_grad_(False)
     x, state = randn(B, 6, 3), randn(B, part.state_size, seed=1)
-    stepping = Stepping(part)
+    stepping = part.stepping()
     states = stepping.begin(state)
     whole, last = part(x, state)
     first, middle = part(x[:, :4], state)
@@ -140,7 +140,7 @@ def test_states_go_when_nobody_needs_them(cell: str) -> None:
     part = Recurrent(cell, 3, 5, 2).requires_grad_(False)
     gc.disable()
     try:
-        states = Stepping(part).begin(randn(B, part.state_size))
+        states = part.stepping().begin(randn(B, part.state_size))
         watched = weakref.ref(states.outputs[0])
         del states
         assert watched() is None
@@ -200,7 +200,7 @@ def test_a_loop_without_python_is_the_same_to_the_bit(
         monkeypatch.setattr("graphs.SCRIPTS", scripts)
         assert (graphs.looped(stepwise.write_steps, z.device) is stepwise.write_steps) != scripts
         made = [vae._own_inputs(steps, z, draws)]
-        for rows in (1, 6):
+        for rows in (1, 3, 6):
             for options in samples:
                 sample = SampleConfig(**{"temperature": 1.0, **options})
                 made.append(decode_steps(vae, z[:rows], uniform[:rows], sample))

@@ -68,6 +68,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stream", "device"):
         monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
     monkeypatch.setattr(graphs, "DEVICE", "cpu")
+    monkeypatch.setattr(graphs, "SCRIPTS", False)  # on a GPU, loops are plain functions
 
 
 def known(model: nn.Module) -> Recordings:

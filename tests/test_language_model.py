@@ -14,13 +14,15 @@ import pytest
 import torch
 from conftest import Here, assert_one_line, bytes_below, small_songs
 
+import graphs
 import train_lm
 import training
 from checkpoints import LM_KIND, load_language_model, read_checkpoint
 from config import LM_FILE, EventConfig, LMConfig, SampleConfig, TokenizerConfig, UserError
 from events import BOS, EOS, NOTE_OFF, NOTE_ON, PAD, TIME_SHIFT, notes_to_events
-from language_model import LanguageModel, LanguageModelStepper
-from lm_sampling import EventGrammar, continue_sequences, sample_events, sample_riffs_by_lm
+from language_model import LanguageModel
+from lm_sampling import continue_sequences, event_grammar, sample_events, sample_riffs_by_lm
+from lm_stepwise import lm_logits_at, take_event
 from measures.baselines import NGram, discounts
 from measures.model_figures import evaluate_pieces
 from measures.novelty import TrainingPieces
@@ -74,11 +76,10 @@ def test_one_step_at_a_time_is_the_whole_sequence(copy_size: int, given: int) ->
             model.position.weight.normal_()
         whole, _ = model(tokens)
         _, state = model(tokens[:, :given])
-        step = LanguageModelStepper(model)
+        walk = model.begin(state)
         for t in range(given, 50):
-            logits, state = step(tokens[:, t], state)
-            torch.testing.assert_close(logits, whole[:, t], atol=1e-4, rtol=1e-4)
-        assert state.memory is None or state.memory.keys.shape[1] == 7  # it grows no more
+            torch.testing.assert_close(lm_logits_at(walk, t, tokens[:, t]), whole[:, t], atol=1e-4, rtol=1e-4)
+        assert walk.copying is None or walk.copying.keys.shape[1] == 7  # it grows no more
 
 
 @either
@@ -298,6 +299,50 @@ def test_a_seed_gives_the_same_piece_in_any_company(copy_size: int) -> None:
     assert not np.array_equal(sample_events(model, VOCABULARY, [7], sample, 120, attempt=1)[0], many[7])
 
 
+@pytest.mark.skipif(not graphs.SCRIPTS, reason="no TorchScript here")
+@either
+def test_drawing_without_python_is_the_same_to_the_bit(copy_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against what TorchScript reads otherwise than Python, and against machines without it that write something else."""
+    model, riff_model = small_model(1, copy_size=copy_size), small_model(2, TokenizerConfig().vocab_size + 1, copy_size=copy_size)
+    prime = notes_to_events(np.array([0, 5]), np.array([5, 10]), np.array([60, 62]), EVENTS)[:-2]
+    found = []
+    for scripts in (True, False):
+        monkeypatch.setattr(graphs, "SCRIPTS", scripts)
+        made = []
+        for options in ({}, {"temperature": 0.0}, {"top_k": 9, "top_p": 0.8}, {"grammar": False}, {"precision": "bfloat16"}):
+            sample = SampleConfig(**{"temperature": 1.0, **options})  # type: ignore[arg-type]
+            made += [piece for chunk in (1, 6) for piece in sample_events(model, VOCABULARY, range(6), sample, 150, prime, chunk=chunk)]
+            made.append(sample_riffs_by_lm(riff_model, TokenizerConfig(), range(9), sample, RiffRules(TokenizerConfig(), Demands(40, 60))))
+        found.append(made)
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+@either
+def test_half_precision_is_a_rounding_away(copy_size: int) -> None:
+    """Guards against weights that are laid out otherwise for it."""
+    model, tokens = small_model(copy_size=copy_size), torch.randint(0, VOCABULARY.size, (3, 30), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = model(tokens)[0]
+        walks = [model.begin(model(tokens[:, :4])[1], precision) for precision in (torch.float32, torch.bfloat16)]
+        for t in range(4, 30):
+            exact, near = (lm_logits_at(walk, t, tokens[:, t]) for walk in walks)
+            torch.testing.assert_close(near, whole[:, t], atol=0.02, rtol=0.02)
+            assert not torch.equal(exact, near)
+
+
+def test_a_model_goes_on_with_the_weights_it_has() -> None:
+    """Guards against weights from before that are multiplied by, and against pieces that change a model or each other."""
+    model, sample = small_model(1, copy_size=4), SampleConfig(temperature=1.0)
+    first = sample_events(model, VOCABULARY, range(3), sample, 60)
+    assert all(np.array_equal(*pair) for pair in zip(first, sample_events(model, VOCABULARY, range(3), sample, 60), strict=True))
+    other = small_model(2, copy_size=4)
+    model.load_state_dict(other.state_dict())
+    fresh = sample_events(other, VOCABULARY, range(3), sample, 60)
+    assert all(np.array_equal(*pair) for pair in zip(fresh, sample_events(model, VOCABULARY, range(3), sample, 60), strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(first, fresh, strict=True))
+
+
 def test_pieces_begin_with_bos_and_end_with_eos_or_at_the_length() -> None:
     pieces = sample_events(small_model(), VOCABULARY, range(40), SampleConfig(temperature=1.0), 300)
     for piece in pieces:
@@ -337,10 +382,10 @@ def test_every_note_of_a_real_piece_is_allowed() -> None:
     rng = np.random.default_rng(0)
     start = rng.integers(0, 200, size=80)
     piece = notes_to_events(start, start + rng.integers(1, 40, size=80), rng.integers(40, 60, size=80), EVENTS)
-    grammar = EventGrammar(1, VOCABULARY, strict=True)
+    grammar = event_grammar(1, VOCABULARY, strict=True)
     for token in piece[1:].tolist():
-        assert grammar.allowed()[0, token]
-        grammar.advance(torch.tensor([token]))
+        assert grammar.legal[0, token]
+        take_event(grammar, torch.tensor([token]))
     assert not grammar.sounding.any()
 
 
@@ -364,7 +409,7 @@ def test_memory_does_not_grow_with_the_length(copy_size: int) -> None:
     def peak(length: int) -> int:
         uniform = torch.rand(2, length)
         tracemalloc.start()
-        continue_sequences(model, torch.full((2, 1), BOS), EventGrammar(2, VOCABULARY, True), uniform, SampleConfig(temperature=1.0), None)
+        continue_sequences(model, torch.full((2, 1), BOS), event_grammar(2, VOCABULARY, True), uniform, SampleConfig(temperature=1.0), None)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -388,7 +433,7 @@ def test_generate_writes_pieces_that_read_back(tunes: Path, tmp_path: Path, here
         assert record["piece"]["notes"] == facts["notes"] == len(read_midi(file).tracks[0].pitch)
         assert record["piece"]["pitch_class_entropy"] == pytest.approx(facts["pitch_class_entropy"], abs=1e-4)
         share, length, name = known.shared(tokens)
-        assert record["settings"].keys() == {"temperature", "top_k", "top_p", "grammar", "max_copy", "length"}
+        assert record["settings"].keys() == {"temperature", "top_k", "top_p", "grammar", "precision", "max_copy", "length"}
         assert record["nearest"] == {"piece": name, "copied": round(share, 4), "passage": length}
         line = next(line for line in result.out.splitlines() if line.split()[:1] == [str(record["seed"])])
         assert f"{facts['note_density']:.3f}" in line and f"{facts['ngram_repetition']:.3f}" in line

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import graphs
 from config import HOLD, REST, DiffusionConfig, SampleConfig, TokenizerConfig
 from denoising import x0_and_eps
 from diffusion import LatentDiffusion, NoiseSchedule
@@ -22,8 +23,9 @@ from models import MusicVAE
 from presets import TrainVAE, preset_options
 from sampling import (
     CHUNK,
-    RuleWalker,
+    automaton,
     decode,
+    decode_steps,
     decode_weighed,
     denoising_times,
     reconstruct,
@@ -32,6 +34,7 @@ from sampling import (
     token_probabilities,
 )
 from steering.rules import Demands, RiffRules
+from stepwise import legal_at, take_token
 
 torch.set_num_threads(1)
 
@@ -193,17 +196,29 @@ def test_each_row_is_its_own() -> None:
 
 def test_grammar_forbids_a_hold_after_a_rest_and_at_the_start_and_nothing_else() -> None:
     """Guards against a mask that forbids a second hold, or allows one on the first step."""
-    walker = RuleWalker(RiffRules(EIGHTHS), 5)
+    rules = automaton(RiffRules(EIGHTHS), 5)
     expected = torch.ones(5, 129, dtype=torch.bool)
     expected[:, HOLD] = False
-    assert torch.equal(walker.allowed(), expected)
-    walker.advance(torch.tensor([REST, 1, 64, 127, 5]))
+    assert torch.equal(legal_at(rules, 0), expected)
+    take_token(rules, 0, torch.tensor([REST, 1, 64, 127, 5]))
     expected[1:, HOLD] = True
-    assert torch.equal(walker.allowed(), expected)
-    walker.advance(torch.tensor([64, HOLD, HOLD, REST, HOLD]))
+    assert torch.equal(legal_at(rules, 1), expected)
+    take_token(rules, 1, torch.tensor([64, HOLD, HOLD, REST, HOLD]))
     expected[:, HOLD] = torch.tensor([True, True, True, False, True])
-    assert torch.equal(walker.allowed(), expected)
-    assert RuleWalker(RiffRules(PLAIN), 3).allowed().all() and RuleWalker(RiffRules(PLAIN), 3).allowed().shape == (3, 128)
+    assert torch.equal(legal_at(rules, 2), expected)
+    assert torch.equal(legal_at(automaton(RiffRules(PLAIN), 3), 0), torch.ones(3, 128, dtype=torch.bool))
+
+
+def test_what_is_not_given_for_each_step_is_refused() -> None:
+    """Guards against music that is cut short without a word."""
+    vae, sample = awake_vae(), SampleConfig(temperature=1.0)
+    z, right = torch.zeros(2, TINY.z_size), torch.zeros(2, EIGHTHS.steps)
+    assert decode(vae, z, right, sample).shape == right.shape
+    for wrong in (right[:, 1:], torch.zeros(2, EIGHTHS.steps + 1)):
+        with pytest.raises(ValueError, match="16 are to be written"):
+            decode(vae, z, wrong, sample)
+        with pytest.raises(ValueError, match="16 are to be written"):
+            decode_steps(vae, z, wrong.unsqueeze(-1), sample)
 
 
 def test_each_riff_can_have_rules_of_its_own() -> None:
@@ -350,6 +365,31 @@ def sampled_moments(model: IdealDenoiser, sampling_steps: int, eta: float) -> tu
         times = denoising_times(model.config.num_timesteps, sampling_steps)
         z = sample_latents(model, x_T, noise, times, eta)[:, 0].double()  # type: ignore[arg-type]
     return z[0].item(), (z[1:] - z[0]).square().sum().sqrt().item()
+
+
+@pytest.mark.skipif(not graphs.SCRIPTS, reason="no TorchScript here")
+@pytest.mark.parametrize("prediction_type", ["eps", "x0", "v"])
+def test_denoising_without_python_is_the_same_to_the_bit(prediction_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against what TorchScript reads otherwise than Python, and against machines without it that make something else."""
+    torch.manual_seed(0)
+    options = {"hidden_size": 16, "blocks": 2, "num_timesteps": 40, "prediction_type": prediction_type, "conditions": "density,rests"}
+    diffusion = LatentDiffusion(3, DiffusionConfig(**options)).eval()  # type: ignore[arg-type]
+    times = [16, 14, 12, 10, 8, 6, 4, 2, 0]  # from 39 on, limits would hold all of them
+    with torch.no_grad():
+        for weight in diffusion.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    told, found = diffusion.conditions({"density": 1.5}), []
+    for scripts in (True, False):
+        monkeypatch.setattr(graphs, "SCRIPTS", scripts)
+        generator, made = torch.Generator().manual_seed(1), []
+        for rows in (1, 3, 8):
+            x, noise = torch.randn(rows, 3, generator=generator), torch.randn(8, rows, 3, generator=generator)
+            for eta in (0.0, 0.6):
+                made += [sample_latents(diffusion, x, noise, times, eta, *asked) for asked in ((), (told,), (told, 2.5))]
+        found.append(made)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(found[0][0], found[0][1]) and not torch.equal(found[0][1], found[0][2])
 
 
 # Largest relative error of the spread by sampling steps and eta: what is left is the size of the steps, and falls with their number.

@@ -17,8 +17,8 @@ import training
 from config import UserError
 from models import MusicVAE
 from presets import TrainVAE, preset_options
-from products import Product, in_parts, multiply_into, prepared
-from recurrent import Recurrent, Stepping
+from products import Product, in_parts, multiply, multiply_into, onednn_multiplies, prepared
+from recurrent import Recurrent
 from speed.bench import Bench, Listing, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
 from speed.model_rates import measure_device, train_work
@@ -43,7 +43,7 @@ def multiplied(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 def test_a_product_is_a_linear_layer() -> None:
     """For few rows and for many, and after its weights have changed."""
     layer = nn.Linear(INPUTS, HIDDEN)
-    for rows in (1, Product.FEW, Product.FEW + 1, 70):
+    for rows in (0, 1, Product.FEW, Product.FEW + 1, 70):
         x = torch.randn(rows, INPUTS)
         torch.testing.assert_close(multiplied(layer, x), layer(x).detach(), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
@@ -71,6 +71,17 @@ def test_a_product_is_written_or_added(precision: torch.dtype, rows: int, add: b
         found = multiply_into(x, laid, room, add)
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=0.02)
         assert found is room or not add
+
+
+@pytest.mark.skipif(not onednn_multiplies("cpu", torch.float32), reason="laid out alike for any number of rows")
+def test_a_layout_for_one_row_is_for_no_other() -> None:
+    """Guards against results of the first row that pass for all."""
+    laid, x = Product(torch.randn(HIDDEN, INPUTS), None).laid(1), torch.randn(8, INPUTS)
+    with pytest.raises((RuntimeError, IndexError)):
+        multiply(x, laid)
+    for add in (True, False):
+        with pytest.raises((RuntimeError, IndexError)):
+            multiply_into(x, laid, torch.zeros(8, HIDDEN), add)
 
 
 def test_a_layout_follows_the_training_step() -> None:
@@ -114,11 +125,11 @@ def test_products_are_counted_whoever_computes_them() -> None:
         assert multiply_adds(lambda: gru(steps)) == forward * 3 // 4
     assert multiply_adds(lambda: lstm(steps.requires_grad_())[0].sum().backward()) == 3 * forward
     layers = Recurrent("lstm", INPUTS, HIDDEN, 1).requires_grad_(False)
-    stepping = Stepping(layers)
+    stepping = layers.stepping()
     states = stepping.begin(torch.randn(B, layers.state_size))
     assert multiply_adds(lambda: take_step(states)) == B * 4 * HIDDEN * HIDDEN
     layers = Recurrent("lstm", INPUTS, HIDDEN, 2).requires_grad_(False)
-    stepping = Stepping(layers)
+    stepping = layers.stepping()
     for rows in (1, B, Product.FEW + 1):
         states = stepping.begin(torch.randn(rows, layers.state_size))
         assert multiply_adds(lambda: take_step(states)) == rows * 4 * HIDDEN * 3 * HIDDEN  # noqa: B023
