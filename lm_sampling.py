@@ -18,12 +18,13 @@ from graphs import looped
 from language_model import LanguageModel
 from lm_stepwise import EventGrammar, take_event, write_tokens
 from pieces import Vocabulary
-from products import in_threads
+from products import in_threads, stop_if_asked
 from sampling import automaton, by_chunks, token_chances
 from steering.rules import RiffRules
 from stepwise import Automaton
 
 PIECES_TOGETHER = 16  # pieces computed together
+AT_A_TIME = 256  # tokens in one loop, which hears no Ctrl-C
 UNIFORM = 3  # purpose of random numbers: the draws of a language model
 
 
@@ -70,14 +71,22 @@ def continue_sequences(
     Returns:
         int64 [B, at most T], the new tokens; PAD behind an EOS. Ends early when all have ended.
     """
-    logits, state = model(given)
+    known, state = model(given)
     walk = model.begin(state, getattr(torch, sample.precision))
     if isinstance(grammar, EventGrammar):
         for tokens in given[:, 1:].unbind(dim=1):
             take_event(grammar, tokens)
     events, riffs = (grammar, None) if isinstance(grammar, EventGrammar) else (None, grammar)
-    write, end = looped(write_tokens, given.device), -1 if eos is None else eos
-    return write(walk, token_chances(sample), logits[:, -1], given.shape[1], uniform, events, riffs, PAD, end)
+    write, chances, end = looped(write_tokens, given.device), token_chances(sample), -1 if eos is None else eos
+    before, logits, place = given[:, -1], known[:, -1], given.shape[1]
+    ended, new = torch.zeros(len(given), dtype=torch.bool, device=given.device), []
+    for some in uniform.split(AT_A_TIME, dim=1):
+        stop_if_asked()
+        new.append(write(walk, chances, before, logits, place, some, events, riffs, ended, PAD, end))
+        if bool(ended.all()):
+            break
+        before, logits, place = new[-1][:, -1], None, place + some.shape[1]
+    return torch.cat(new, dim=1)
 
 
 def with_bos(rules: Automaton) -> Automaton:

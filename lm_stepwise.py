@@ -141,41 +141,45 @@ def take_event(grammar: EventGrammar, tokens: Tensor) -> None:
 def write_tokens(
     walk: LMWalk,
     chances: Chances,
-    logits: Tensor,
+    before: Tensor,
+    logits: Tensor | None,
     place: int,
     uniform: Tensor,
     grammar: EventGrammar | None,
     rules: Automaton | None,
+    ended: Tensor,
     pad: int,
     eos: int,
 ) -> Tensor:
-    """Tokens, each fed back: events that obey a grammar, or riffs that obey rules, from their first step on.
+    """Tokens, each fed back: events that obey a grammar, or riffs that obey rules.
 
     Args:
-        logits: [B, V], of the first token.
-        place: how many tokens stand before it in the piece.
+        before: int64 [B], the token before the first.
+        logits: [B, V], of the first token, if they are known: the walk, and the grammar or the rules, have taken `before` in.
+        place: how many tokens stand before the first in the piece; a riff has BOS before its first step.
         uniform: [B, T] in 0..1 (1 excluded), for the draws.
         grammar, rules: one of them.
+        ended: bool [B], which sequences have; overwritten.
         pad: stands behind the end of a sequence.
         eos: ends a sequence; -1: nothing does.
 
     Returns:
-        int64 [B, at most T], ends early when all have ended.
+        int64 [B, at most T], fewer where all have ended.
     """
     made = torch.full(uniform.shape, pad, dtype=torch.int64, device=uniform.device)
-    ended = torch.zeros(len(uniform), dtype=torch.bool, device=uniform.device)
     for t in range(uniform.shape[1]):
-        legal = legal_at(rules, t) if rules is not None else grammar.legal if grammar is not None else None
-        tokens = drawn_at(probabilities(logits, legal, chances), uniform.narrow(1, t, 1).double())
-        made.select(1, t).copy_(tokens.masked_fill(ended, pad))
+        if logits is None:
+            if grammar is not None:
+                take_event(grammar, before)
+            if rules is not None:
+                take_token(rules, place + t - 2, before)
+            logits = lm_logits_at(walk, place + t - 1, before)
+        legal = legal_at(rules, place + t - 1) if rules is not None else grammar.legal if grammar is not None else None
+        before = drawn_at(probabilities(logits, legal, chances), uniform.narrow(1, t, 1).double())
+        logits = None
+        made.select(1, t).copy_(before.masked_fill(ended, pad))
         if eos >= 0:
-            ended.logical_or_(tokens == eos)
+            ended.logical_or_(before == eos)
             if bool(ended.all()):
                 return made.narrow(1, 0, t + 1)
-        if t + 1 < uniform.shape[1]:
-            if grammar is not None:
-                take_event(grammar, tokens)
-            if rules is not None:
-                take_token(rules, t, tokens)
-            logits = lm_logits_at(walk, place + t, tokens)
     return made

@@ -138,6 +138,8 @@ def layouts(model: nn.Module) -> list[Any]:
 
 # ---------------------------------------------------------------- side by side
 
+_STOP = threading.local()  # .event: whether a thread of in_threads shall stop
+
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
     """The result for each of some chunks, worked out side by side on as many CPU threads as PyTorch may use, one for each chunk: the
@@ -152,10 +154,26 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], device: to
     try:
         if min(threads, len(items)) < 2:
             return [work(item) for item in items]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
+        stop = threading.Event()
+        with ThreadPoolExecutor(threads, initializer=functools.partial(setattr, _STOP, "event", stop)) as pool:
+            try:
+                return list(pool.map(work, items))
+            except BaseException:
+                stop.set()  # leaving the pool waits for what is under way
+                raise
     finally:
         torch.set_num_threads(threads)
+
+
+def stop_if_asked() -> None:
+    """For long work in a thread: goes no further where the result is not waited for any more.
+
+    Raises:
+        InterruptedError: so it is.
+    """
+    event = getattr(_STOP, "event", None)
+    if event is not None and event.is_set():
+        raise InterruptedError
 
 
 def in_parts(work: Callable[[slice], Tensor], rows: int, device: torch.device) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import training
 from config import UserError
 from models import MusicVAE
 from presets import TrainVAE, preset_options
-from products import Product, in_parts, multiply, multiply_into, onednn_multiplies, prepared
+from products import Product, in_parts, in_threads, multiply, multiply_into, onednn_multiplies, prepared, stop_if_asked
 from recurrent import Recurrent
 from speed.bench import Bench, Listing, compared, sustained
 from speed.machine import CACHED, Machine, Work, multiply_adds, spread
@@ -82,6 +84,31 @@ def test_a_layout_for_one_row_is_for_no_other() -> None:
     for add in (True, False):
         with pytest.raises((RuntimeError, IndexError)):
             multiply_into(x, laid, torch.zeros(8, HIDDEN), add)
+
+
+def test_what_nobody_waits_for_stops() -> None:
+    """Guards against a Ctrl-C that waits for pieces under way in other threads."""
+    began, before = threading.Event(), torch.get_num_threads()
+
+    def work(number: int) -> None:
+        if number == 0:
+            began.wait(10)
+            raise KeyboardInterrupt
+        for _ in range(1000):
+            stop_if_asked()
+            began.set()
+            time.sleep(0.01)
+        pytest.fail("it was not told")
+
+    torch.set_num_threads(2)
+    try:
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(work, range(2), CPU)
+        assert time.monotonic() - start < 5 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    stop_if_asked()  # no pool, nobody asks
 
 
 def test_a_layout_follows_the_training_step() -> None:
