@@ -80,20 +80,29 @@ class CopyAttention(nn.Module):
         scores = self.query(x) @ keys_before.transpose(1, 2) / math.sqrt(keys.shape[2])  # [B, T, N]
         weights = torch.cat([self.trust(x), scores.masked_fill(~visible, -torch.inf)], dim=2).softmax(dim=2)  # [B, T, 1 + N]
         copied = weights[:, :, 1:] @ F.one_hot(tokens_known, self.vocab_size).to(x.dtype)  # [B, T, V]
-        return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, number, keys[:, -1], count + length - 1)
+        before = 0 if memory is None else memory.count
+        return weights[:, :, :1], copied, self._remember(keys_before, tokens_known, before, keys[:, -1], count + length - 1)
 
     def _numbers(self, count: int, device: torch.device) -> Tensor:
         """Which entry of the piece each slot of the ring holds. int64 [N]"""
         slots = torch.arange(min(count, self.window), device=device)
         return count - 1 - (count - 1 - slots) % self.window
 
-    def _remember(self, keys: Tensor, tokens: Tensor, number: Tensor, newest_key: Tensor, count: int) -> CopyMemory:
-        """The newest of all entries as a ring. keys: [B, N, K]; tokens: int64 [B, N]; number: int64 [N], which entry of the piece"""
-        kept = number >= count - self.window
+    def _remember(self, keys: Tensor, tokens: Tensor, before: int, newest_key: Tensor, count: int) -> CopyMemory:
+        """The newest of all entries as a ring.
+
+        Args:
+            keys: [B, N, K], those of a ring and the new ones.
+            tokens: int64 [B, N]
+            before: entries of the piece when the ring was as it stands there.
+            count: entries of the piece now.
+        """
+        entries = self._numbers(count, keys.device)
+        at = torch.where(entries < before, entries % self.window, min(before, self.window) + entries - before)  # where in the row
         ring = keys.new_zeros(len(keys), self.window, keys.shape[2])
-        ring[:, number[kept] % self.window] = keys[:, kept]
+        ring[:, : len(at)] = keys[:, at]
         known = tokens.new_zeros(len(keys), self.window)
-        known[:, number[kept] % self.window] = tokens[:, kept]
+        known[:, : len(at)] = tokens[:, at]
         return CopyMemory(ring, known, newest_key, count)
 
 

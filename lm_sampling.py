@@ -38,7 +38,8 @@ def event_grammar(count: int, vocabulary: Vocabulary, strict: bool, device: torc
     """
     none = torch.zeros(count, PITCHES, dtype=torch.bool, device=device)
     legal = torch.ones(count, vocabulary.size, dtype=torch.bool, device=device)
-    legal[:, [PAD, BOS]] = False
+    for token in (PAD, BOS):
+        legal[:, token] = False
     on, off = (legal[:, first : first + PITCHES] for first in (NOTE_ON, NOTE_OFF))
     after_a_note = [legal[:, EOS : EOS + 1], legal[:, TIME_SHIFT + 1 :]]
     if strict:
@@ -83,7 +84,7 @@ def continue_sequences(
     for some in uniform.split(AT_A_TIME, dim=1):
         stop_if_asked()
         new.append(write(walk, chances, before, logits, place, some, events, riffs, ended, PAD, end))
-        if bool(ended.all()):
+        if eos is not None and bool(ended.all()):
             break
         before, logits, place = new[-1][:, -1], None, place + some.shape[1]
     return torch.cat(new, dim=1)

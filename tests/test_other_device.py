@@ -13,11 +13,14 @@ import torch
 from test_family import EACH_DECODER, EACH_KIND, KINDS, SIZES
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from config import DiffusionConfig, SampleConfig, TokenizerConfig
+from config import DiffusionConfig, EventConfig, LMConfig, SampleConfig, TokenizerConfig
 from denoising import predicted
 from diffusion import LatentDiffusion, denoiser_at_times
+from language_model import LanguageModel
+from lm_sampling import continue_sequences, event_grammar, with_bos
 from models import Draws, MusicVAE, kl_cost, kl_nats
-from sampling import decode, decode_steps
+from pieces import event_vocabulary, riff_vocabulary
+from sampling import automaton, decode, decode_steps
 from steering.rules import RiffRules
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # read to see whether weights have moved
@@ -94,3 +97,17 @@ def test_diffusion() -> None:
     for i in range(len(times)):
         z = predicted(at_times, i, z)
     assert z.device == OTHER
+
+
+@pytest.mark.parametrize("copy_size", [0, 4])
+def test_language_models(copy_size: int) -> None:
+    """Events in more than one loop, by their grammar and without an end (whether all have ended is read back), and riffs by their rules."""
+    tokenizer, sample = TokenizerConfig(bars=1), SampleConfig(temperature=1.0, top_k=5, top_p=0.9)
+    sizes = LMConfig(embed_size=8, hidden_size=16, copy_size=copy_size, copy_window=7, copy_lag=3, position_buckets=copy_size)
+    for vocabulary, steps, given in ((event_vocabulary(EventConfig()), 300, 4), (riff_vocabulary(tokenizer), tokenizer.steps, 1)):
+        with OTHER:
+            model = LanguageModel(sizes, vocabulary.size)
+            tokens, uniform = torch.randint(vocabulary.size, (B, given)), torch.rand(B, steps)
+        model(tokens)[0].logsumexp(dim=-1).sum().backward()
+        rules = event_grammar(B, vocabulary, True, OTHER) if given > 1 else with_bos(automaton(RiffRules(tokenizer), B, OTHER))
+        assert continue_sequences(model.eval(), tokens, rules, uniform, sample, None).shape == (B, steps)
