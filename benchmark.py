@@ -56,7 +56,10 @@ def read_record(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"--compare {path}: no such file; give a benchmark.json of before")
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-        return {name: figure for name, figure in figures.items() if {"median", "min", "max", "unit"} <= set(figure)}
+        whole = {name: figure for name, figure in figures.items() if {"median", "min", "max", "unit"} <= set(figure)}
+        if not all(isinstance(figure[key], int | float) for figure in whole.values() for key in ("median", "min", "max")):
+            raise ValueError
+        return whole
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"--compare {path}: is no benchmark.json of this version of benchmark.py") from None
 
@@ -84,7 +87,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure")
     parser.add_argument("--output-dir", default="runs/benchmark", help="where the record and the job's run go")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 measures how many are worth it")
-    parser.add_argument("--list", action="store_true", help="say what the figures are called, and measure nothing")
+    parser.add_argument("--list", action="store_true", help="say what the figures are called (with --only, those), and measure nothing")
     only = "figures whose names hold one of these words, and no job; their record is benchmark_some.json"
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help=only)
     parser.add_argument("--compare", default="", metavar="OLD.json", help="an earlier record to set beside: how many times as good each is")
@@ -96,6 +99,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.repeats < 1:
         raise UserError(f"--repeats {options.repeats}: give 1 or more")
+    if not all(word.strip() for word in options.only):
+        raise UserError("--only: one of the words is empty; --list names the figures")
     RunConfig(threads=options.threads, device=options.device)  # within the limits of the other scripts
     if not options.largest > 0:
         raise UserError(f"--largest {options.largest:g}: give millions of parameters, more than 0")
@@ -107,6 +112,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def wanted_figures(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Of all figures those that are asked for."""
+    return [name for name in names if not options.only or any(word in name for word in options.only)]
+
+
 def require_figures(options: argparse.Namespace, names: Sequence[str], before: Collection[str]) -> None:
     """
     Args:
@@ -116,7 +126,7 @@ def require_figures(options: argparse.Namespace, names: Sequence[str], before: C
     Raises:
         UserError: none is asked for, or a rival is, or is not, for nothing, or a record.
     """
-    wanted = [name for name in names if not options.only or any(word in name for word in options.only)]
+    wanted = wanted_figures(options, names)
     beside = [name for name in wanted if name.startswith(RIVAL)]
     if not wanted:
         raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
@@ -151,7 +161,7 @@ def main(argv: Sequence[str]) -> int:
     for measure in measures(original or Original(sys.executable)):
         measure(listing)
     if options.list:
-        print("\n".join(listing.names))
+        print("\n".join(wanted_figures(options, listing.names)))
         return 0
     require_figures(options, listing.names, before)
     if original is not None:
@@ -179,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
         if bench.results:
             write_file(path, (json.dumps(record, indent=1) + "\n").encode())
     if before:
-        lines = compared(bench.results, before) or ["no figure is in both, in the same unit"]
+        lines = compared(bench.results, before) or ["no figure is in both, in the same unit and above 0"]
         print(f"\nbeside {options.compare} (above 1 is better now):\n" + "\n".join(lines))
     print(options.record)
     return 0

@@ -561,6 +561,10 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             said = f"cannot write{place}: a file stands where a folder should be; it is as it was; give another folder"
         hint = "; make room, then run it again" if error.errno == errno.ENOSPC else ""
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "; give another folder, or leave to write there"
+        if error.errno == errno.EISDIR:
+            hint = "; a folder stands where a file should be, move it away"
         print(f"{name}: {said}{hint}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:

@@ -62,6 +62,17 @@ def require_ours(path: Path, fingerprint: str | None, script: str) -> None:
         raise UserError(f"{path}: is not, or no longer, as {script} wrote it; move it away, or give another --output-dir")
 
 
+def require_file(file: str, option: str = "") -> None:
+    """
+    Raises:
+        UserError: there is no such file.
+    """
+    if Path(file).is_dir():
+        raise UserError(f"{option}{file}: is a folder; give one MIDI file")
+    if not Path(file).exists():
+        raise UserError(f"{option}{file}: there is no such file; give a MIDI file, such as midi_riffs/harbour_verse1a.mid")
+
+
 def require_room(folder: Path) -> None:
     """See whether a folder could be made and written to, and make nothing.
 

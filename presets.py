@@ -198,7 +198,7 @@ class Sample(Generate):
         super().__post_init__()
         enough = bool(self.seeds) or self.pick <= self.num_outputs
         require(self.pick >= 0 and enough, f"--pick {self.pick}: give 0 (all) to --num-outputs, {self.num_outputs}")
-        require(1 <= self.length <= 200_000, f"--length {self.length}: give 1 to 200000 tokens")
+        require(2 <= self.length <= 200_000, f"--length {self.length}: give 2 to 200000 tokens, of which the first is none of the music")
         require(1 <= self.prime_tokens <= 200_000, f"--prime-tokens {self.prime_tokens}: give 1 to 200000")
 
 

@@ -66,7 +66,7 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
         same: what must not have changed: key in the checkpoint -> (value now, what it is in words).
 
     Returns:
-        the checkpoint, or None to start from the beginning; with --restart, old files are kept aside.
+        the checkpoint, or None to start from the beginning; with --restart, make_way is to follow.
 
     Raises:
         UserError: the model or the data changed; the differences are listed.
@@ -74,10 +74,6 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
     if not options.train.init_from.strip():
         raise UserError(f"--init-from is empty; name a {kind} checkpoint, or none")
     if options.run.restart:
-        for file in (files.last, files.best, files.log):
-            aside = keep_aside(file)
-            if aside:
-                print(f"kept {file.name} as {aside.name}")
         return None
     path, best_path = files.last, files.best
     if not path.exists():
@@ -111,6 +107,18 @@ def start_or_resume(files: RunFiles, kind: str, options: TrainOptions, same: Map
                 why = f" ({changed_options(state[key], value)})"
             raise UserError(f"{path}: {words} changed since this run began{why}; give another --run-dir, or --restart to begin anew")
     return state
+
+
+def make_way(files: RunFiles, options: TrainOptions, processes: Processes) -> None:
+    """With --restart, what is there is kept aside: once all that the new run begins with has been read, and could be."""
+    if not options.run.restart:
+        return
+    processes.any(False)  # waits for all
+    if processes.is_main:
+        for file in (files.last, files.best, files.log):
+            aside = keep_aside(file)
+            if aside:
+                print(f"kept {file.name} as {aside.name}")
 
 
 def take_over(

@@ -47,7 +47,7 @@ from latents import LatentTable, latent_table, prior_tokens, prior_windows
 from measures.novelty import TrainingRiffs, human_distance
 from models import MusicVAE
 from presets import format_options, is_language_model
-from resuming import RunFiles, find_state, plain_options, read_initial, take_over
+from resuming import RunFiles, find_state, make_way, plain_options, read_initial, take_over
 from sampling import sample_riffs
 from steering.attributes import measure_all
 from steering.rules import Demands, RiffRules
@@ -268,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_weights(model, state["raw_weights"], files.last)
         ema.average = {name: value.to(device) for name, value in state["weights"].items()}
         step, best = take_over(optimizer, state, options, processes.is_main)
+    make_way(files, options, processes)
     log = training.MetricLog(files.log, processes, step if state else None)
     engine: torch.nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
     averaged = LatentDiffusion(vae.config.z_size, options.model).to(device)

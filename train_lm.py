@@ -36,7 +36,7 @@ from language_model import LanguageModel
 from measures.model_figures import evaluate_pieces, perplexity
 from pieces import IGNORED, PieceData, Sequences, load_pieces, piece_summary, riffs_as_pieces
 from presets import format_options
-from resuming import RunFiles, find_state, plain_options, read_initial, take_over
+from resuming import RunFiles, find_state, make_way, plain_options, read_initial, take_over
 
 DROPOUT = 1  # purpose of random numbers
 LAST_FILE = "language_model_last.pth"
@@ -185,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fine_tuning = state is None and train.init_from != "none"
     inherited = initial_weights(train.init_from, model, options) if fine_tuning else None
     known = state["known"] if state is not None else known_pieces(pieces, inherited)
+    make_way(files, options, processes)
     if processes.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_table(pieces.rows, folder / "data_table.csv")

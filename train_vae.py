@@ -35,7 +35,7 @@ from latents import encoder_steps
 from measures.model_figures import DRAWS, evaluate, final_figures, print_summary
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import format_options
-from resuming import RunFiles, find_state, plain_options, read_initial, take_over
+from resuming import RunFiles, find_state, make_way, plain_options, read_initial, take_over
 
 LAST_FILE = "riff_vae_last.pth"
 LOG_FILE = "train_vae.jsonl"
@@ -220,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif fine_tuning:
         inherited = initial_weights(train.init_from, model)
     known = state["known"] if state is not None else known_riffs(*examples.known, inherited)
+    make_way(files, options, processes)
     if processes.is_main:
         if state is None and not options.songs.songs:
             print(expectation(examples.count, train.init_from))

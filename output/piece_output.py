@@ -11,7 +11,7 @@ import torch
 from checkpoints import build_config, load_language_model, weights_hash
 from config import LM_FILE, EventConfig, UserError
 from events import events_to_midi, midi_to_events
-from files import make_room
+from files import make_room, require_file
 from language_model import LanguageModel
 from lm_sampling import sample_events
 from measures.novelty import TrainingPieces
@@ -33,6 +33,7 @@ def prime_tokens(options: Sample, events: EventConfig) -> np.ndarray | None:
     """
     if not options.prime:
         return None
+    require_file(options.prime, "--prime ")
     try:
         tokens = midi_to_events(read_midi(options.prime), events)[:-1]
     except MidiError as error:
@@ -41,7 +42,8 @@ def prime_tokens(options: Sample, events: EventConfig) -> np.ndarray | None:
     tokens = tokens[: options.prime_tokens + 1]
     if len(tokens) >= options.length:
         raise UserError(
-            f"--length {options.length}: is filled by the {len(tokens) - 1} tokens of --prime; give more, or fewer --prime-tokens"
+            f"--length {options.length}: is filled by the {len(tokens) - 1} tokens of --prime and what stands before them; "
+            f"give {len(tokens) + 1} or more, or fewer --prime-tokens"
         )
     return tokens
 

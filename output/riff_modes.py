@@ -16,7 +16,7 @@ import numpy as np
 from checkpoints import BASE_NAME, training_riffs
 from config import HOLD, REST, DataConfig, SteerConfig, TokenizerConfig, UserError
 from dataset import plural, read_file_riffs
-from files import sha256
+from files import require_file, sha256
 from measures.novelty import Nearest, TrainingRiffs
 from midi_utils import MidiError, Riff, pitch_name, program_name
 from models import MusicVAE
@@ -148,10 +148,7 @@ def read_given(file: str, from_bar: int, tokenizer: TokenizerConfig) -> Given:
     Raises:
         UserError: it holds no riff that can be used, or none at that bar.
     """
-    if Path(file).is_dir():
-        raise UserError(f"{file}: is a folder; give one MIDI file")
-    if not Path(file).exists():
-        raise UserError(f"{file}: there is no such file; give a MIDI file of a riff, such as midi_riffs/harbour_verse1a.mid")
+    require_file(file)
     try:
         riffs, said = read_file_riffs(file, DataConfig(max_bars=0), tokenizer)
     except MidiError as error:

@@ -16,7 +16,7 @@ from config import SampleConfig, TokenizerConfig, UserError
 from dataset import plural
 from family.measures import NearestWindow, backbeat, onsets_of, playing
 from family.windows import Window, kit_of, read_windows, to_pattern, windows_to_midi
-from files import make_room, sha256
+from files import make_room, require_file, sha256
 from latents import as_steps, given_hits
 from measures.metrics import notes_per_bar, rest_ratio, step_accuracies
 from midi_utils import MidiError, program_name
@@ -191,16 +191,14 @@ def read_given(file: str, options: FromRiff, model: WindowModel, whole: bool = T
     Raises:
         UserError: it holds none, or none there, or several lines where one is needed.
     """
+    require_file(file)
     path = Path(file)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "there is no such file"
-        raise UserError(f"{file}: {what}; give a MIDI file")
     kit = kit_of(path, model.songs.kit) if options.kit == "as_trained" else options.kit
     songs = dataclasses.replace(model.songs, hop=1, track=options.track, kit=kit, min_notes_per_bar=0.0)
     try:
         windows, _ = read_windows(path, songs, model.data, model.tokenizer, one_line=True)
     except MidiError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{file}: {error}; `python check_midi.py {file}` tells more") from None
     if model.tokenizer.representation != "mono":
         hint = " (--kit takes the other)" * (options.kit == "as_trained")
         print(f"{file}: {', '.join(filter(None, (windows[0].part, f'drums read as the {kit} kit')))}{hint}")

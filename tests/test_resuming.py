@@ -324,6 +324,18 @@ def test_restart_keeps_the_old_files_and_starts_over(script: Script, finished: P
     assert same(without_options(script.state(tmp_path / "run")), without_options(script.state(finished)))
 
 
+@BOTH
+def test_a_restart_that_cannot_begin_moves_nothing(script: Script, finished: Path, songs: Path, tmp_path: Path) -> None:
+    """Guards against a run without a model because of a slip in the name of another; and its own may be what it begins with."""
+    shutil.copytree(finished, tmp_path / "run")
+    before = bytes_below(tmp_path / "run")
+    with pytest.raises(UserError):
+        script.run(tmp_path / "run", songs, "--restart", "--init-from", str(tmp_path / "none.pth"))
+    assert bytes_below(tmp_path / "run") == before
+    assert script.run(tmp_path / "run", songs, "--restart", "--init-from", str(tmp_path / "run" / script.best)) == 0
+    assert bytes_below(tmp_path / "run")[f"{script.best}.old-1"] == before[script.best]
+
+
 def test_other_training_options_are_remarked_on(finished: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More steps go on from where the run was; a changed learning rate is allowed, and said."""
     shutil.copytree(finished, tmp_path / "run")

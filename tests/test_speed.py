@@ -288,6 +288,7 @@ def test_compared_says_better_as_more_than_one() -> None:
         (["--largest", "nan"], "--largest nan: give millions"),
         (["--compare", "nowhere.json"], "--compare nowhere.json: no such file"),
         (["--compare", __file__], f"--compare {__file__}: is no benchmark.json"),
+        (["--only", "fingered", ""], "--only: one of the words is empty"),
         (["--only", "nonsense"], "--only nonsense: no figure has such a name; --list names them all"),
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
         (["--device", "tpu"], "--device tpu: give auto, cpu, cuda or cuda:N"),
@@ -319,7 +320,12 @@ def test_a_figure_is_measured_recorded_and_compared(here: Here, tmp_path: Path) 
     old.write_text(json.dumps({"figures": {"times the original, sampling, batch 1, float32": record["figures"]["one riff fingered"]}}))
     flags[flags.index("tab")] = "sampling"  # without the original, such figures are not measured
     assert_one_line(here("benchmark", *flags, "--compare", str(old)), "benchmark", "none of the figures that are asked for is in it")
+    damaged = {name: {**figure, "median": "much"} for name, figure in record["figures"].items()}
+    old.write_text(json.dumps({"figures": damaged}))
+    assert_one_line(here("benchmark", *flags, "--compare", str(old)), "benchmark", "is no benchmark.json")
     assert some.read_bytes() == written, "the mistake was seen after measuring"
+    listed = here("benchmark", "--list", "--only", "fingered", "--output-dir", str(tmp_path)).out.split("\n")
+    assert listed == ["one riff fingered", ""]
 
 
 def test_what_was_measured_before_ctrl_c_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
