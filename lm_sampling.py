@@ -66,7 +66,7 @@ def continue_sequences(
     Args:
         given: int64 [B, G], from BOS on; G at least 1, and 1 before riffs.
         grammar: of events, or of riffs with BOS; at its beginning.
-        uniform: [B, T] in 0..1 (1 excluded), for the draws.
+        uniform: [B, T] in 0..1 (1 excluded), for the draws; T at least 1.
         eos: ends a sequence; None never does.
 
     Returns:
