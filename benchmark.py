@@ -112,21 +112,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def wanted_figures(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    """Of all figures those that are asked for."""
-    return [name for name in names if not options.only or any(word in name for word in options.only)]
-
-
-def require_figures(options: argparse.Namespace, names: Sequence[str], before: Collection[str]) -> None:
+def require_figures(options: argparse.Namespace, wanted: Sequence[str], before: Collection[str]) -> None:
     """
     Args:
-        names: of all figures.
+        wanted: names of the figures that are asked for.
         before: those of the record to compare with, if there is one.
 
     Raises:
         UserError: none is asked for, or a rival is, or is not, for nothing, or a record.
     """
-    wanted = wanted_figures(options, names)
     beside = [name for name in wanted if name.startswith(RIVAL)]
     if not wanted:
         raise UserError(f"--only {' '.join(options.only)}: no figure has such a name; --list names them all")
@@ -157,11 +151,11 @@ def main(argv: Sequence[str]) -> int:
     def measures(rival: Original | None) -> list[Callable[[Bench], None]]:
         return all_measures(options.largest, rival) if on_cpu else [partial(model_rates.measure_device, device=device)]
 
-    listing = Listing()
+    listing = Listing(options.only)
     for measure in measures(original or Original(sys.executable)):
         measure(listing)
     if options.list:
-        print("\n".join(wanted_figures(options, listing.names)))
+        print("\n".join(listing.names))
         return 0
     require_figures(options, listing.names, before)
     if original is not None:

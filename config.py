@@ -538,6 +538,13 @@ class SoundConfig:
 # ---------------------------------------------------------------- running a script
 
 
+NEXT_STEPS = {  # after what the system refuses
+    errno.ENOSPC: "; make room, then run it again",
+    errno.EISDIR: "; a folder stands where a file should be, move it away",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "; give another folder, or get the right to write there"),
+}
+
+
 def run_script(main: Callable[[Sequence[str]], int]) -> None:
     """Run a script's main and end the process: 0 done, 1 something asked for was refused, 2 could not start.
 
@@ -560,12 +567,7 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         said = f"the system refused{place}: {error.strerror or error}; that file is as it was"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             said = f"cannot write{place}: a file stands where a folder should be; it is as it was; give another folder"
-        hint = "; make room, then run it again" if error.errno == errno.ENOSPC else ""
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            hint = "; give another folder, or leave to write there"
-        if error.errno == errno.EISDIR:
-            hint = "; a folder stands where a file should be, move it away"
-        print(f"{name}: {said}{hint}", file=sys.stderr)
+        print(f"{name}: {said}{NEXT_STEPS.get(error.errno or 0, '')}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
         print(f"{name}: out of memory; give smaller sizes, batches or files", file=sys.stderr)

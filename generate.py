@@ -170,14 +170,13 @@ def refuse_without_effect(options: Generate, seeds: Sequence[int]) -> None:
     if len(kept) > 1:
         raise UserError("--keep-rhythm --keep-pitches: together they leave nothing to write; give one of them")
     mode = " ".join([options.MODE, *kept]) if not isinstance(options, Sample) else "new riffs without --pick"
-    for keys, what in ((idle, f"{options.preset}, {kind}"), (idle_in(options), mode)):
+    alone = (".prime_tokens",) if isinstance(options, Sample) and not options.prime else ()
+    for keys, what in ((idle, f"{options.preset}, {kind}"), (idle_in(options), mode), (alone, "new pieces without --prime")):
         for key in keys:
             section, name = key.split(".")
             ours, theirs = ((getattr(part, section) if section else part) for part in (options, base))
             if getattr(ours, name, None) != getattr(theirs, name, None):
                 raise UserError(f"--{name.replace('_', '-')}: has no effect on {what}; leave it out")
-    if isinstance(options, Sample) and not options.prime and options.prime_tokens != base.prime_tokens:
-        raise UserError(f"--prime-tokens {options.prime_tokens}: has no effect without --prime FILE; give one, or leave it out")
     same = (options.MODE == "reconstruct" and not plays_anew(options)) or getattr(options, "through", "") == "direct"
     if len(seeds) > 1 and same:
         raise UserError(f"{options.MODE}: makes the same for every seed; leave out --num-outputs and --seeds, or give one")

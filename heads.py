@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import DRUM_CLASSES, DRUM_TOKENS, GROOVE_SIZE, MAX_PITCH, REST, TokenizerConfig, VAEConfig
-from stepwise import Chances, StepDraws, drawn_at, play_groove
+from stepwise import Chances, StepDraws, play_groove
 
 DRUMS = len(DRUM_CLASSES)
 FIRST_SPREAD = 0.3  # of velocities and offsets, before training
@@ -204,19 +204,6 @@ class TokenEmbedding(StepEmbedding):
     def step_numbers(self, uniform: Tensor) -> list[list[Tensor]]:
         heights, parts = uniform.double().permute(1, 2, 0).flatten(0, 1).unsqueeze(-1).unbind(), len(self.sizes)  # T * parts of [B, 1]
         return [list(heights[i : i + parts]) for i in range(0, len(heights), parts)]
-
-
-def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draw from categorical distributions with given uniform numbers.
-
-    Args:
-        probabilities: [B, V], each row summing to 1 up to rounding.
-        uniform: [B] in 0..1 (1 excluded).
-
-    Returns:
-        int64 [B], never a token of probability 0.
-    """
-    return drawn_at(probabilities, uniform.double().unsqueeze(-1))
 
 
 # ---------------------------------------------------------------- groove vectors

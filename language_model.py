@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,8 +22,7 @@ from recurrent import Stepping, layer_weights
 BUCKET = 32  # tokens
 
 
-@dataclass
-class CopyMemory:
+class CopyMemory(NamedTuple):
     """The tokens of a piece so far, up to a window, each under the key of the place it followed. A ring: the oldest is overwritten."""
 
     keys: Tensor  # [B, W, K], entry i at i % W
@@ -126,13 +124,12 @@ class LanguageModel(nn.Module):
         if self.position is not None:
             nn.init.zeros_(self.position.weight)
 
-    def embed(self, tokens: Tensor, place: Tensor | int) -> Tensor:
+    def embed(self, tokens: Tensor, place: Tensor) -> Tensor:
         """Tokens as vectors. tokens: int64 [...]; place: how many stand before each in its piece, int64, broadcast -> [..., E]"""
         x = self.embedding(tokens)
         if self.position is None:
             return x
-        bucket = (torch.as_tensor(place, device=tokens.device) // BUCKET).clamp(max=self.config.position_buckets - 1)
-        return x + self.position(bucket)
+        return x + self.position((place // BUCKET).clamp(max=self.config.position_buckets - 1))
 
     def forward(
         self, tokens: Tensor, state: LMState | None = None, masks: list[Tensor] | None = None, first: Tensor | None = None

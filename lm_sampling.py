@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from config import SampleConfig, TokenizerConfig
@@ -65,7 +64,7 @@ def continue_sequences(
 
     Args:
         given: int64 [B, G], from BOS on; G at least 1, and 1 before riffs.
-        grammar: of events, or of riffs with BOS; at its beginning.
+        grammar: of events, or of riffs, for which BOS is a token more; at its beginning.
         uniform: [B, T] in 0..1 (1 excluded), for the draws; T at least 1.
         eos: ends a sequence; None never does.
 
@@ -74,27 +73,20 @@ def continue_sequences(
     """
     known, state = model(given)
     walk = model.begin(state, getattr(torch, sample.precision))
-    if isinstance(grammar, EventGrammar):
-        for tokens in given[:, 1:].unbind(dim=1):
-            take_event(grammar, tokens)
     events, riffs = (grammar, None) if isinstance(grammar, EventGrammar) else (None, grammar)
-    write, chances, end = looped(write_tokens, given.device), token_chances(sample), -1 if eos is None else eos
+    if events is not None:
+        for tokens in given[:, 1:].unbind(dim=1):
+            take_event(events, tokens)
+    write, chances = looped(write_tokens, given.device), token_chances(sample)
     before, logits, place = given[:, -1], known[:, -1], given.shape[1]
     ended, new = torch.zeros(len(given), dtype=torch.bool, device=given.device), []
     for some in uniform.split(AT_A_TIME, dim=1):
         stop_if_asked()
-        new.append(write(walk, chances, before, logits, place, some, events, riffs, ended, PAD, end))
+        new.append(write(walk, chances, before, logits, place, some, events, riffs, ended, PAD, eos))
         if eos is not None and bool(ended.all()):
             break
         before, logits, place = new[-1][:, -1], None, place + some.shape[1]
     return torch.cat(new, dim=1)
-
-
-def with_bos(rules: Automaton) -> Automaton:
-    """Rules for a vocabulary that has BOS behind the riff's tokens, which never comes again."""
-    sizes = len(rules.allowed[0]), -1
-    following = [F.pad(after.unflatten(0, sizes), (0, 1), value=-1).flatten() for after in rules.following]
-    return Automaton([F.pad(legal, (0, 1)) for legal in rules.allowed], following, rules.state)
 
 
 def sample_events(
@@ -151,6 +143,6 @@ def sample_riffs_by_lm(
     def chunk(some: list[int]) -> list[Tensor]:
         given = torch.full((len(some), 1), tokenizer.vocab_size, dtype=torch.int64, device=device)
         uniform = torch.from_numpy(uniform_numbers(some, tokenizer.steps, attempt)).to(device)
-        return [continue_sequences(model, given, with_bos(automaton(rules, len(some), device)), uniform, sample, None)]
+        return [continue_sequences(model, given, automaton(rules, len(some), device, more=1), uniform, sample, None)]
 
     return by_chunks(chunk, seeds, device)[0]

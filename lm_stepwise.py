@@ -149,7 +149,7 @@ def write_tokens(
     rules: Automaton | None,
     ended: Tensor,
     pad: int,
-    eos: int,
+    eos: int | None,
 ) -> Tensor:
     """Tokens, each fed back: events that obey a grammar, or riffs that obey rules.
 
@@ -161,7 +161,7 @@ def write_tokens(
         grammar, rules: one of them.
         ended: bool [B], which sequences have; overwritten.
         pad: stands behind the end of a sequence.
-        eos: ends a sequence; -1: nothing does.
+        eos: ends a sequence; None never does.
 
     Returns:
         int64 [B, at most T], fewer where all have ended.
@@ -174,11 +174,15 @@ def write_tokens(
             if rules is not None:
                 take_token(rules, place + t - 2, before)
             logits = lm_logits_at(walk, place + t - 1, before)
-        legal = legal_at(rules, place + t - 1) if rules is not None else grammar.legal if grammar is not None else None
+        if rules is not None:
+            legal = legal_at(rules, place + t - 1)
+        else:
+            assert grammar is not None
+            legal = grammar.legal
         before = drawn_at(probabilities(logits, legal, chances), uniform.narrow(1, t, 1).double())
         logits = None
         made.select(1, t).copy_(before.masked_fill(ended, pad))
-        if eos >= 0:
+        if eos is not None:
             ended.logical_or_(before == eos)
             if bool(ended.all()):
                 return made.narrow(1, 0, t + 1)

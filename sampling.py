@@ -37,17 +37,19 @@ Close = TypeVar("Close", bound=LookUp)
 # ---------------------------------------------------------------- tokens
 
 
-def automaton(rules: RiffRules | Sequence[RiffRules], count: int, device: torch.device | str = "cpu") -> Automaton:
+def automaton(rules: RiffRules | Sequence[RiffRules], count: int, device: torch.device | str = "cpu", more: int = 0) -> Automaton:
     """Rules, for the riffs of a batch at their beginning.
 
     Args:
         rules: of all riffs, or of each.
         count: B, riffs of the batch.
+        more: tokens of a larger vocabulary, behind a riff's, that never come.
     """
     each = [rules] if isinstance(rules, RiffRules) else rules
     first = np.cumsum([0, *(one.states for one in each)])[:-1]  # states of several automata stand side by side in one table
     tables = [np.where(one.following < 0, -1, one.following + begin) for one, begin in zip(each, first, strict=True)]
-    following = torch.from_numpy(np.concatenate(tables, axis=1)).to(device)  # int64 [T, states, V]
+    wider = np.pad(np.concatenate(tables, axis=1), ((0, 0), (0, 0), (0, more)), constant_values=-1)
+    following = torch.from_numpy(wider).to(device)  # int64 [T, states, V]
     state = torch.from_numpy(first + RiffRules.start).to(device).expand(count).contiguous()
     return Automaton(list((following >= 0).unbind()), list(following.flatten(1).unbind()), state)
 

@@ -18,7 +18,7 @@ import graphs
 import stepwise
 import train_vae
 from config import run_script
-from heads import DRUMS, GrooveEmbedding, inverse_cdf
+from heads import DRUMS, GrooveEmbedding
 
 
 def softmax_nats(self: GrooveEmbedding, logits: Tensor, steps: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def one_class(logits: Tensor) -> Tensor:
 def drawn_class(logits: Tensor, uniform: Tensor, temperature: float, spread: Tensor | None) -> Tensor:
     """In place of stepwise.draw_groove: the same with one of the 27 drawn. logits: [B, 27]; uniform: [B, 9], of which the first is used"""
     if temperature:
-        drawn = inverse_cdf((logits / temperature).softmax(dim=-1), uniform[:, 0])
+        drawn = stepwise.drawn_at((logits / temperature).softmax(dim=-1), uniform[:, :1].double())
         logits = F.one_hot(drawn, logits.shape[-1]).to(logits.dtype)
     return one_class(logits)
 

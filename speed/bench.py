@@ -140,18 +140,19 @@ def _memory_unit() -> int:
 
 
 class Listing(Bench):
-    """Takes no measurements, but notes which there are.
+    """Takes no measurements, but notes which would be taken.
 
     Attributes:
-        names: of all figures, in their order.
+        names: of the figures, in their order.
     """
 
-    def __init__(self) -> None:
-        super().__init__(Machine({}, cached=0.0, uncached=0.0), 0)
+    def __init__(self, only: Sequence[str] = ()) -> None:
+        super().__init__(Machine({}, cached=0.0, uncached=0.0), 0, only)
         self.names: list[str] = []
 
     def wants(self, name: str) -> bool:
-        self.names.append(name)
+        if super().wants(name):
+            self.names.append(name)
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import errno
 import re
 import subprocess
 import sys
@@ -483,6 +484,22 @@ def test_run_script_turns_a_full_disk_into_one_line_and_2(capsys: pytest.Capture
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "a.mid" in error and "No space left" in error
+
+
+@pytest.mark.parametrize(("kind", "next_step"), [("EACCES", "another folder"), ("EROFS", "another folder"), ("EISDIR", "move it away")])
+def test_what_the_system_refuses_has_a_next_step(
+    kind: str, next_step: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["thing.py"])
+
+    def main(argv):
+        raise OSError(getattr(errno, kind), "no", "a.mid")
+
+    with pytest.raises(SystemExit) as stop:
+        config.run_script(main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a.mid" in error and next_step in error
 
 
 @pytest.mark.parametrize("below", ["", "run"])

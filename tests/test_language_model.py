@@ -472,7 +472,9 @@ def test_generate_goes_on_from_a_file_and_refuses_a_bad_one(tunes: Path, tmp_pat
     (tmp_path / "empty.mid").write_bytes(b"")
     assert_one_line(here("generate", *flags, "--prime", str(tmp_path / "empty.mid")), "generate", "the file is empty")
     assert_one_line(here("generate", *flags, *prime, "--length", "13"), "generate", "give 14 or more, or fewer --prime-tokens")
-    assert_one_line(here("generate", *flags, "--prime-tokens", "5"), "generate", "--prime-tokens 5: has no effect without --prime")
+    assert_one_line(
+        here("generate", *flags, "--prime-tokens", "5"), "generate", "--prime-tokens: has no effect on new pieces without --prime"
+    )
     assert_one_line(here("generate", *flags, "--prime", "none.mid"), "generate", "--prime none.mid: there is no such file")
     assert_one_line(here("generate", *flags, "--length", "1"), "generate", "--length 1: give 2 to 200000")
     out = str(tmp_path / "short")

@@ -17,10 +17,10 @@ from torch.testing import assert_close
 from config import HOLD, REST, DiffusionConfig, TokenizerConfig, VAEConfig, VAETrainConfig
 from denoising import predicted, x0_and_eps
 from diffusion import LatentDiffusion, NoiseSchedule, denoiser_at_times
-from heads import inverse_cdf
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from presets import TrainVAE, preset_options
 from sampling import reconstruct
+from stepwise import drawn_at
 from train_vae import make_draws, training_loss
 
 torch.set_num_threads(1)
@@ -328,6 +328,10 @@ def drawn_by_hand(probabilities: np.ndarray, u: float) -> int:
         if p > 0 and total > goal:
             return token
     return int(np.flatnonzero(probabilities)[-1])
+
+
+def inverse_cdf(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    return drawn_at(probabilities, uniform.double().unsqueeze(-1))
 
 
 JUST_UNDER_1 = float(np.nextafter(np.float32(1), np.float32(0)))

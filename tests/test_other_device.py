@@ -17,7 +17,7 @@ from config import DiffusionConfig, EventConfig, LMConfig, SampleConfig, Tokeniz
 from denoising import predicted
 from diffusion import LatentDiffusion, denoiser_at_times
 from language_model import LanguageModel
-from lm_sampling import continue_sequences, event_grammar, with_bos
+from lm_sampling import continue_sequences, event_grammar
 from models import Draws, MusicVAE, kl_cost, kl_nats
 from pieces import event_vocabulary, riff_vocabulary
 from sampling import automaton, decode, decode_steps
@@ -109,5 +109,5 @@ def test_language_models(copy_size: int) -> None:
             model = LanguageModel(sizes, vocabulary.size)
             tokens, uniform = torch.randint(vocabulary.size, (B, given)), torch.rand(B, steps)
         model(tokens)[0].logsumexp(dim=-1).sum().backward()
-        rules = event_grammar(B, vocabulary, True, OTHER) if given > 1 else with_bos(automaton(RiffRules(tokenizer), B, OTHER))
+        rules = event_grammar(B, vocabulary, True, OTHER) if given > 1 else automaton(RiffRules(tokenizer), B, OTHER, more=1)
         assert continue_sequences(model.eval(), tokens, rules, uniform, sample, None).shape == (B, steps)
